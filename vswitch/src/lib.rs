@@ -1,1 +1,5 @@
 //! (skeleton)
+
+pub mod fib;
+pub mod flow;
+pub mod icmp_limit;

@@ -1,0 +1,174 @@
+//! The flow cache: what a worker already decided about a flow, to be replayed for its next packets.
+//!
+//! One cache per worker, touched by that worker's thread only; fixed in size from the start. A decision carries the
+//! epoch of the snapshot it was made from, and one of another epoch is a miss: nothing ever walks the cache to
+//! invalidate it.
+//!
+//! Flows sit in buckets of eight. A bucket is one cache line: a 16-bit tag, the low byte of the epoch and an index
+//! for each way, and a bit for each way that was hit since the clock hand passed it last. A lookup reads that line
+//! and, on a match of the tag, one flow. When a bucket is full, a way of an old epoch is taken first, else the hand
+//! takes the first way that was not hit (second chance), so a flood of single-packet flows replaces itself and not
+//! the flows that carry traffic.
+//!
+//! Never done here: allocation after `new`, clock reads, decisions.
+
+#[cfg(test)]
+mod tests;
+
+use policy::FlowKey;
+
+const WAYS: usize = 8;
+
+/// A flow and the finished decision about it.
+#[derive(Clone, Debug)]
+pub struct Flow<A> {
+    /// What identifies it.
+    pub key: FlowKey,
+    /// The snapshot the action was made from.
+    pub epoch: u64,
+    /// What to do with its packets.
+    pub action: A,
+    /// Packets seen; kept by the caller. Survives a new decision about the same flow.
+    pub packets: u64,
+    /// Bytes seen; kept by the caller. Survives a new decision about the same flow.
+    pub bytes: u64,
+    /// When a packet was seen last, in the caller's milliseconds.
+    pub last_ms: u64,
+}
+
+#[derive(Clone, Default)]
+#[repr(align(64))]
+struct Bucket {
+    /// High bits of the hash, 0 for an empty way.
+    tag: [u16; WAYS],
+    /// Low byte of the epoch; differs = certainly stale.
+    epoch: [u8; WAYS],
+    /// Index into `FlowCache::flows`.
+    index: [u32; WAYS],
+    /// Bit per way: hit since the hand passed.
+    hot: u8,
+    hand: u8,
+}
+
+const _: () = assert!(size_of::<Bucket>() == 64);
+
+/// The cache, with decisions of type `A`.
+pub struct FlowCache<A: Copy> {
+    buckets: Vec<Bucket>,
+    /// Grows up to its reserved capacity; each flow belongs to exactly one way from then on.
+    flows: Vec<Flow<A>>,
+}
+
+impl<A: Copy> FlowCache<A> {
+    /// A cache for at least `capacity` flows (rounded up to eight times a power of two, at most 2^31).
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        let buckets = capacity.clamp(1, 1 << 31).div_ceil(WAYS).next_power_of_two();
+        Self { buckets: vec![Bucket::default(); buckets], flows: Vec::with_capacity(buckets * WAYS) }
+    }
+
+    /// Flows it can hold.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.buckets.len() * WAYS
+    }
+
+    /// The decision about `key`, if one was made in this epoch. `hash` is the key's own; equal keys must come with
+    /// equal hashes.
+    #[inline]
+    pub fn get(&mut self, key: &FlowKey, hash: u64, epoch: u64) -> Option<&mut Flow<A>> {
+        let at = self.bucket(hash);
+        let bucket = &mut self.buckets[at];
+        let mut matches = ways(bucket, tag(hash));
+        while matches != 0 {
+            let way = matches.trailing_zeros() as usize;
+            matches &= matches - 1;
+            let index = bucket.index[way] as usize;
+            let flow = &self.flows[index];
+            if flow.key == *key {
+                if flow.epoch != epoch {
+                    return None;
+                }
+                bucket.hot |= 1 << way;
+                return Some(&mut self.flows[index]);
+            }
+        }
+        None
+    }
+
+    /// Remembers a decision. Replaces an older one about the same key and keeps its packet and byte counts.
+    pub fn put(&mut self, key: FlowKey, hash: u64, epoch: u64, action: A, now: u64) -> &mut Flow<A> {
+        let at = self.bucket(hash);
+        let bucket = &mut self.buckets[at];
+        let known = Self::known(bucket, &self.flows, &key, hash);
+        let way = known.unwrap_or_else(|| room(bucket, epoch));
+        let fresh = Flow { key, epoch, action, packets: 0, bytes: 0, last_ms: now };
+        let index = if bucket.tag[way] == 0 {
+            self.flows.push(fresh);
+            bucket.index[way] = self.flows.len() as u32 - 1;
+            self.flows.len() - 1
+        } else {
+            let index = bucket.index[way] as usize;
+            let (packets, bytes) = match known {
+                Some(_) => (self.flows[index].packets, self.flows[index].bytes),
+                None => (0, 0),
+            };
+            self.flows[index] = Flow { packets, bytes, ..fresh };
+            index
+        };
+        bucket.tag[way] = tag(hash);
+        bucket.epoch[way] = epoch as u8;
+        // A new flow must earn its second chance by a second packet.
+        bucket.hot &= !(1 << way);
+        &mut self.flows[index]
+    }
+
+    /// Every flow held, those of old epochs included, in no useful order.
+    pub fn iter(&self) -> impl Iterator<Item = &Flow<A>> {
+        self.flows.iter()
+    }
+
+    #[inline]
+    fn bucket(&self, hash: u64) -> usize {
+        hash as usize & (self.buckets.len() - 1)
+    }
+
+    fn known(bucket: &Bucket, flows: &[Flow<A>], key: &FlowKey, hash: u64) -> Option<usize> {
+        let matches = ways(bucket, tag(hash));
+        (0..WAYS).find(|&way| matches & 1 << way != 0 && flows[bucket.index[way] as usize].key == *key)
+    }
+}
+
+/// The tag of a hash: bits that do not pick the bucket, and never 0.
+#[inline]
+fn tag(hash: u64) -> u16 {
+    ((hash >> 48) as u16).max(1)
+}
+
+/// The ways of a bucket that carry `tag`, a bit each.
+#[inline]
+fn ways(bucket: &Bucket, tag: u16) -> u32 {
+    let mut mask = 0;
+    for (way, &have) in bucket.tag.iter().enumerate() {
+        mask |= u32::from(have == tag) << way;
+    }
+    mask
+}
+
+/// The way to give to a new flow: an empty one, one of another epoch, or the next that was not hit.
+fn room(bucket: &mut Bucket, epoch: u64) -> usize {
+    if let Some(way) = bucket.tag.iter().position(|&tag| tag == 0) {
+        return way;
+    }
+    if let Some(way) = bucket.epoch.iter().position(|&low| low != epoch as u8) {
+        return way;
+    }
+    loop {
+        let way = bucket.hand as usize % WAYS;
+        bucket.hand = (bucket.hand + 1) % WAYS as u8;
+        if bucket.hot & 1 << way == 0 {
+            return way;
+        }
+        bucket.hot &= !(1 << way);
+    }
+}
