@@ -3,3 +3,4 @@
 pub mod fib;
 pub mod flow;
 pub mod icmp_limit;
+pub mod sys;
