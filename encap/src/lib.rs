@@ -1,1 +1,41 @@
-//! (skeleton)
+//! Frames, headers, checksums and tunnels: bytes only.
+//!
+//! ```text
+//!            slab of one frame
+//!   0              HEADROOM                                        slab end
+//!   ├── headroom ──┼──────────── data ────────────┼──── spare ─────┤
+//!                start                           end
+//!      push(n) ◄───┤ ├──► pull(n)          truncate ◄──┤
+//! ```
+//!
+//! A [`Frame`] is one Ethernet frame we own, with room in front for tunnel headers and the virtio header decoded into
+//! [`VnetHdr`]. Frames come from a [`Pool`] that belongs to one thread and travel in a [`Burst`]. [`parse`](parse::parse)
+//! reads the headers once; [`rewrite`] changes what a router changes; [`gso`] cuts super-frames for the wire and [`gro`]
+//! joins what the wire brought; [`vxlan`] and [`udp`] are the two encapsulations, [`tunnel`] the one place that matches
+//! on the kind.
+//!
+//! Nothing here does I/O, reads a clock, starts a thread or takes a lock. Nothing here panics on bytes from a wire, and
+//! nothing on a packet's path allocates once the arenas have warmed up.
+
+pub mod burst;
+pub mod checksum;
+pub mod frame;
+pub mod mac;
+pub mod parse;
+pub mod pool;
+pub mod rewrite;
+pub mod tunnel;
+pub mod udp;
+pub mod vnet;
+pub mod vxlan;
+
+pub use burst::{BURST, Burst};
+pub use frame::{Frame, HEADROOM, LARGE, SMALL};
+pub use mac::Mac;
+pub use parse::{Frag, ParseError, Parsed, from_ip, mapped, to_ip};
+pub use pool::Pool;
+pub use tunnel::Tunnel;
+pub use vnet::{VnetError, VnetHdr};
+
+/// Bytes of an Ethernet II header without a tag.
+pub const ETH_LEN: usize = 14;
