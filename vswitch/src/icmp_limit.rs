@@ -17,6 +17,13 @@ pub struct IcmpLimit {
     last_ms: u64,
 }
 
+impl Default for IcmpLimit {
+    /// 1,000 a second, 50 at once: what Linux allows a whole host.
+    fn default() -> Self {
+        Self::new(1000, 50)
+    }
+}
+
 impl IcmpLimit {
     /// A full bucket of `burst` tokens that gains `per_second` of them each second.
     #[must_use]

@@ -3,4 +3,5 @@
 pub mod fib;
 pub mod flow;
 pub mod icmp_limit;
+pub mod reply;
 pub mod sys;
