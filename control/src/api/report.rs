@@ -1,0 +1,256 @@
+//! What the daemon tells: the reply values.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// The interface that ADD made, for the CNI result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachResult {
+    /// The pod's interface.
+    pub interface: Interface,
+    /// Its addresses, /32 and /128.
+    pub ips: Vec<Ip>,
+    /// Its routes.
+    pub routes: Vec<Route>,
+    /// MTU of the interface, in bytes.
+    pub mtu: u32,
+}
+
+/// An interface of a CNI result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Name inside the sandbox.
+    pub name: String,
+    /// MAC.
+    pub mac: String,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Path of the network namespace.
+    pub sandbox: String,
+}
+
+/// An address of a CNI result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ip {
+    /// Address, /32 or /128.
+    pub address: IpNet,
+    /// Gateway.
+    pub gateway: IpAddr,
+}
+
+/// A route of a CNI result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Destination.
+    pub dst: IpNet,
+    /// Gateway; none for an on-link route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gw: Option<IpAddr>,
+}
+
+/// The node at a glance.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StatusReport {
+    /// Everything is as it should be: no entry in `problems`.
+    pub ok: bool,
+    /// What is not, one line each.
+    pub problems: Vec<String>,
+    /// Name of the node.
+    pub node: String,
+    /// Version of the daemon.
+    pub version: String,
+    /// Seconds since the switch process started.
+    pub uptime_s: u64,
+    /// How often the keeper had to start the switch anew.
+    pub restarts: u64,
+    /// Number of the tables in force.
+    pub epoch: u64,
+    /// Worker threads.
+    pub workers: u32,
+    /// Uplink interface.
+    pub uplink: String,
+    /// The node's IPv4 address on it.
+    pub address: Option<Ipv4Addr>,
+    /// The node's IPv6 address on it.
+    pub address6: Option<Ipv6Addr>,
+    /// Tunnel type, for example `vxlan`.
+    pub tunnel: String,
+    /// MTU of pods, in bytes.
+    pub mtu: u32,
+    /// The node's own pod ranges.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Addresses in use.
+    pub addresses_used: u64,
+    /// Addresses there are (saturating for large IPv6 ranges).
+    pub addresses_total: u64,
+    /// Attached pods.
+    pub ports: u32,
+    /// Other nodes.
+    pub peers: u32,
+    /// Cached flows.
+    pub flows: u64,
+    /// Frames received from pods, host and peers.
+    pub received: u64,
+    /// Frames delivered.
+    pub delivered: u64,
+    /// Frames dropped, all reasons.
+    pub dropped: u64,
+}
+
+/// An attached pod.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PortInfo {
+    /// Index of the port in the tables.
+    pub index: u32,
+    /// Pod, `namespace/name`.
+    pub pod: String,
+    /// The runtime's id of the sandbox.
+    pub container_id: String,
+    /// Interface inside the sandbox.
+    pub ifname: String,
+    /// Addresses.
+    pub addresses: Vec<IpAddr>,
+    /// MAC.
+    pub mac: String,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Path of the network namespace.
+    pub netns: String,
+    /// Frames the pod sent.
+    pub tx_packets: u64,
+    /// Bytes the pod sent.
+    pub tx_bytes: u64,
+    /// Frames delivered to the pod.
+    pub rx_packets: u64,
+    /// Bytes delivered to the pod.
+    pub rx_bytes: u64,
+    /// Frames from or to the pod that were dropped.
+    pub dropped: u64,
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RouteKind {
+    /// A pod of this node.
+    Pod,
+    /// Another node.
+    Peer,
+    /// The host's stack.
+    Host,
+    /// The switch itself.
+    Gateway,
+    /// Nowhere: refused with an ICMP error.
+    Blackhole,
+}
+
+/// A route of the forwarding table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteInfo {
+    /// Destination.
+    pub dst: IpNet,
+    /// What it leads to.
+    pub kind: RouteKind,
+    /// Name of the pod or peer, else empty.
+    #[serde(default)]
+    pub via: String,
+}
+
+/// Another node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PeerInfo {
+    /// Name.
+    pub name: String,
+    /// Address packets are sent to.
+    pub address: Option<IpAddr>,
+    /// Its pod ranges.
+    pub pod_cidrs: Vec<IpNet>,
+    /// How packets travel to it, for example `vxlan` or `direct`.
+    pub via: String,
+    /// MAC of its tunnel end (VXLAN).
+    pub vtep_mac: Option<String>,
+    /// Packets sent to it.
+    pub tx_packets: u64,
+    /// Bytes sent to it, inner.
+    pub tx_bytes: u64,
+    /// Packets received from it.
+    pub rx_packets: u64,
+    /// Bytes received from it, inner.
+    pub rx_bytes: u64,
+    /// Milliseconds since the last packet from it; none = never.
+    pub last_heard_ms: Option<u64>,
+}
+
+/// One drop reason.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DropInfo {
+    /// Stable name of the reason.
+    pub reason: String,
+    /// Frames dropped for it since the switch started.
+    pub count: u64,
+    /// What it means and what to look at.
+    pub help: String,
+}
+
+/// A cached flow.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FlowInfo {
+    /// Worker that caches it.
+    pub worker: u32,
+    /// Where it comes in: a pod, a peer or `host`.
+    pub ingress: String,
+    /// Source address.
+    pub src: Option<IpAddr>,
+    /// Destination address.
+    pub dst: Option<IpAddr>,
+    /// IP protocol number.
+    pub proto: u8,
+    /// Source port, or ICMP type and code.
+    pub sport: u16,
+    /// Destination port, or ICMP echo id.
+    pub dport: u16,
+    /// What is done with it, in words.
+    pub action: String,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Milliseconds since its last packet.
+    pub idle_ms: u64,
+}
+
+/// What would happen to a packet.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TraceReport {
+    /// The packet's way, in order.
+    pub steps: Vec<TraceStep>,
+    /// It would be delivered (or handed to the host or a peer).
+    pub delivered: bool,
+    /// The outcome in one line.
+    pub verdict: String,
+}
+
+/// A step of a trace.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TraceStep {
+    /// Stage of the pipeline, for example `spoof`, `policy`, `route`.
+    pub stage: String,
+    /// What was found there.
+    pub text: String,
+}
+
+/// The configuration in force.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ConfigReport {
+    /// As TOML, every default written out.
+    pub toml: String,
+}

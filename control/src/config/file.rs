@@ -1,0 +1,163 @@
+//! What a person may write. Every value is as it stands in the file; nothing is checked but names and shapes.
+
+use serde::Deserialize;
+
+use super::LoadError;
+
+/// A configuration file. Unknown keys are errors.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConfigFile {
+    /// `[node]`
+    pub node: NodeSection,
+    /// `[network]`
+    pub network: NetworkSection,
+    /// `[tunnel]`
+    pub tunnel: TunnelSection,
+    /// `[store]`
+    pub store: StoreSection,
+    /// `[[peer]]`
+    pub peer: Vec<PeerSection>,
+    /// `[bgp]`
+    pub bgp: Option<BgpSection>,
+    /// `[metrics]`
+    pub metrics: Option<MetricsSection>,
+}
+
+impl ConfigFile {
+    /// Parses TOML.
+    ///
+    /// # Errors
+    /// [`LoadError::Syntax`], which shows the line: bad TOML, an unknown key, a value of the wrong type.
+    pub fn parse(text: &str) -> Result<ConfigFile, LoadError> {
+        toml::from_str(text).map_err(|err| LoadError::Syntax { err: Box::new(err) })
+    }
+}
+
+/// `[node]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct NodeSection {
+    /// Default: host name.
+    pub name: Option<String>,
+    /// Default: interface of the default route.
+    pub uplink: Option<String>,
+    /// Default: first IPv4 address of the uplink.
+    pub address: Option<String>,
+    /// Default: first global IPv6 address of the uplink.
+    pub address6: Option<String>,
+    /// Default: `/var/lib/vswitch`.
+    pub state_dir: Option<String>,
+    /// Default: `/run/vswitch`.
+    pub run_dir: Option<String>,
+    /// Default: 0, as many as cores, at most 4.
+    pub workers: Option<i64>,
+    /// Default: true.
+    pub offload: Option<bool>,
+}
+
+/// `[network]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct NetworkSection {
+    /// Default: `["10.244.0.0/16"]`.
+    pub cluster_cidrs: Option<Vec<String>>,
+    /// No default: the static store needs it.
+    pub pod_cidrs: Option<Vec<String>>,
+    /// Default: 0, the uplink's less the tunnel's overhead.
+    pub mtu: Option<i64>,
+    /// Default: true.
+    pub masquerade: Option<bool>,
+}
+
+/// `[tunnel]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct TunnelSection {
+    /// Default: `vxlan`.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// Default: 1.
+    pub vni: Option<i64>,
+    /// Default: 8472 for VXLAN, 8285 for UDP.
+    pub port: Option<i64>,
+    /// Default: made once, kept in the state directory.
+    pub vtep_mac: Option<String>,
+    /// Default: false.
+    pub cross_subnet: Option<bool>,
+}
+
+/// `[store]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct StoreSection {
+    /// Default: `static`.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// Static: directory of manifests. Default: none.
+    pub manifests: Option<String>,
+    /// etcd.
+    pub endpoints: Option<Vec<String>>,
+    /// etcd.
+    pub prefix: Option<String>,
+    /// etcd: certificate of the authority.
+    pub ca: Option<String>,
+    /// etcd: client certificate.
+    pub cert: Option<String>,
+    /// etcd: client key.
+    pub key: Option<String>,
+    /// etcd.
+    pub username: Option<String>,
+    /// etcd.
+    pub password: Option<String>,
+}
+
+/// `[[peer]]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct PeerSection {
+    /// Name.
+    pub name: Option<String>,
+    /// IPv4 address.
+    pub address: Option<String>,
+    /// IPv6 address.
+    pub address6: Option<String>,
+    /// Pod ranges.
+    pub pod_cidrs: Option<Vec<String>>,
+    /// MAC of its tunnel end.
+    pub vtep_mac: Option<String>,
+}
+
+/// `[bgp]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct BgpSection {
+    /// Our AS.
+    pub asn: Option<i64>,
+    /// Our router id.
+    pub router_id: Option<String>,
+    /// Listening address.
+    pub listen: Option<String>,
+    /// Present = route reflector.
+    pub cluster_id: Option<String>,
+    /// `[[bgp.peer]]`
+    pub peer: Vec<BgpPeerSection>,
+}
+
+/// `[[bgp.peer]]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct BgpPeerSection {
+    /// Its address.
+    pub address: Option<String>,
+    /// Its AS.
+    pub asn: Option<i64>,
+}
+
+/// `[metrics]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct MetricsSection {
+    /// Address and port.
+    pub listen: Option<String>,
+}

@@ -1,0 +1,100 @@
+//! The configuration in force, as a file that says the same with every default written out.
+
+use std::fmt::{Display, Write as _};
+
+use super::{Config, Tunnel};
+
+fn quoted(value: impl Display) -> String {
+    super::error::quoted(&value.to_string())
+}
+
+fn list<T: Display>(values: &[T]) -> String {
+    let items: Vec<String> = values.iter().map(quoted).collect();
+    format!("[{}]", items.join(", "))
+}
+
+struct Page(String);
+
+impl Page {
+    fn section(&mut self, name: &str) {
+        let gap = if self.0.is_empty() { "" } else { "\n" };
+        let _ = writeln!(self.0, "{gap}{name}");
+    }
+
+    fn line(&mut self, key: &str, value: impl Display) {
+        let _ = writeln!(self.0, "{key} = {value}");
+    }
+
+    fn text(&mut self, key: &str, value: Option<impl Display>) {
+        if let Some(value) = value {
+            self.line(key, quoted(value));
+        }
+    }
+
+    fn remark(&mut self, text: &str) {
+        let _ = writeln!(self.0, "# {text}");
+    }
+}
+
+pub(super) fn render(config: &Config) -> String {
+    let mut page = Page(String::new());
+    let node = &config.node;
+    page.section("[node]");
+    page.line("name", quoted(&node.name));
+    page.line("uplink", quoted(&node.uplink));
+    page.text("address", node.address);
+    page.text("address6", node.address6);
+    page.line("state-dir", quoted(node.state_dir.display()));
+    page.line("run-dir", quoted(node.run_dir.display()));
+    page.line("workers", node.workers);
+    page.line("offload", node.offload);
+
+    page.section("[network]");
+    page.line("cluster-cidrs", list(&config.network.cluster_cidrs));
+    page.line("pod-cidrs", list(&config.network.pod_cidrs));
+    match config.network.mtu {
+        Some(mtu) => page.line("mtu", mtu),
+        None => {
+            let overhead = config.tunnel.overhead(config.outer_v6());
+            page.line("mtu", format_args!("0 # the MTU of {} less {overhead}", node.uplink));
+        }
+    }
+    page.line("masquerade", config.network.masquerade);
+
+    page.section("[tunnel]");
+    page.line("type", quoted(config.tunnel.kind()));
+    match &config.tunnel {
+        Tunnel::Vxlan { vni, port, vtep_mac, cross_subnet } => {
+            page.line("vni", vni);
+            page.line("port", port);
+            match vtep_mac {
+                Some(mac) => page.line("vtep-mac", quoted(mac)),
+                None => page.remark("vtep-mac: made once, kept in state-dir"),
+            }
+            page.line("cross-subnet", cross_subnet);
+        }
+        Tunnel::Udp { port, cross_subnet } => {
+            page.line("port", port);
+            page.line("cross-subnet", cross_subnet);
+        }
+        Tunnel::Direct => {}
+    }
+
+    page.section("[store]");
+    page.line("type", quoted("static"));
+    page.text("manifests", config.manifests.as_ref().map(|path| path.display()));
+
+    for peer in &config.peers {
+        page.section("[[peer]]");
+        page.line("name", quoted(&peer.name));
+        page.text("address", peer.address);
+        page.text("address6", peer.address6);
+        page.line("pod-cidrs", list(&peer.pod_cidrs));
+        page.text("vtep-mac", peer.vtep_mac);
+    }
+    if let Some(listen) = config.metrics {
+        page.section("[metrics]");
+        page.line("listen", quoted(listen));
+    }
+    page.0
+}

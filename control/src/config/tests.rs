@@ -1,0 +1,472 @@
+use super::*;
+
+fn machine() -> Machine {
+    let link = |mtu, addresses: &[&str]| Link {
+        mtu,
+        addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+    };
+    Machine {
+        hostname: Some("N1.Example".into()),
+        default_uplink: Some("eth0".into()),
+        links: [
+            ("lo".to_owned(), link(65_536, &["127.0.0.1/8", "::1/128"])),
+            (
+                "eth0".to_owned(),
+                link(1500, &["192.168.77.1/24", "192.168.78.1/24", "fe80::1/64", "2001:db8::1/64"]),
+            ),
+            ("bare".to_owned(), link(1500, &["fe80::2/64"])),
+            ("thin".to_owned(), link(600, &["192.168.80.1/24"])),
+            ("four".to_owned(), link(1500, &["192.168.90.1/24"])),
+        ]
+        .into(),
+        cores: 16,
+    }
+}
+
+const PEER: &str = r#"
+[[peer]]
+name = "n2"
+address = "192.168.77.2"
+pod-cidrs = ["10.244.2.0/24"]
+vtep-mac = "0e:00:00:00:00:02"
+"#;
+
+const LEAST: &str = "[network]\npod-cidrs = [\"10.244.1.0/24\"]\n";
+
+fn load(text: &str) -> Config {
+    match Config::load(text, &machine()) {
+        Ok(config) => config,
+        Err(err) => panic!("{err}\nin\n{text}"),
+    }
+}
+
+fn refused(text: &str) -> Vec<String> {
+    match Config::load(text, &machine()) {
+        Ok(config) => panic!("accepted as\n{}", config.to_toml()),
+        Err(err) => err.to_string().lines().map(str::to_owned).collect(),
+    }
+}
+
+#[test]
+fn every_default() {
+    let config = load(LEAST);
+    assert_eq!(
+        config.to_toml(),
+        r#"[node]
+name = "n1.example"
+uplink = "eth0"
+address = "192.168.77.1"
+address6 = "2001:db8::1"
+state-dir = "/var/lib/vswitch"
+run-dir = "/run/vswitch"
+workers = 4
+offload = true
+
+[network]
+cluster-cidrs = ["10.244.0.0/16"]
+pod-cidrs = ["10.244.1.0/24"]
+mtu = 0 # the MTU of eth0 less 50
+masquerade = true
+
+[tunnel]
+type = "vxlan"
+vni = 1
+port = 8472
+# vtep-mac: made once, kept in state-dir
+cross-subnet = false
+
+[store]
+type = "static"
+"#
+    );
+    assert_eq!(config.node.subnet, Some("192.168.77.0/24".parse().unwrap()));
+    assert_eq!(config.node.subnet6, Some("2001:db8::/64".parse().unwrap()));
+    assert_eq!(config.node.socket(), Path::new("/run/vswitch/vswitchd.sock"));
+    assert_eq!(config.pod_mtu(1500), 1450);
+}
+
+/// Everything that can be written and that this version supports.
+const FULL: &str = r#"
+[node]
+name = "n1"
+uplink = "eth0"
+address = "192.168.78.1"
+address6 = "2001:db8::1"
+state-dir = "/srv/with \"quote\" \\ \n \u0007 and 'tick'"
+run-dir = "/run/vs"
+workers = 2
+offload = false
+[network]
+cluster-cidrs = ["10.244.0.0/16", "fd00::/48"]
+pod-cidrs = ["10.244.1.0/24", "fd00:0:0:1::/64"]
+mtu = 1400
+masquerade = false
+[tunnel]
+type = "vxlan"
+vni = 77
+port = 4789
+vtep-mac = "0E:00:00:00:00:01"
+cross-subnet = true
+[store]
+type = "static"
+manifests = "/etc/vswitch/manifests"
+endpoints = ["http://127.0.0.1:2379"]
+prefix = "/coreos.com/network"
+ca = "a"
+cert = "b"
+key = "c"
+username = "d"
+password = "e"
+[[peer]]
+name = "n2"
+address = "192.168.78.2"
+address6 = "2001:db8::2"
+pod-cidrs = ["10.244.2.0/24", "fd00:0:0:2::/64"]
+vtep-mac = "0e:00:00:00:00:02"
+[[peer]]
+name = "n3"
+address6 = "2001:db8::3"
+pod-cidrs = ["10.244.3.0/24"]
+vtep-mac = "0e:00:00:00:00:03"
+[metrics]
+listen = "[::1]:9470"
+"#;
+
+#[test]
+fn what_is_printed_reads_back_the_same() {
+    let cases = [
+        LEAST.to_owned(),
+        format!("{LEAST}{PEER}"),
+        FULL.to_owned(),
+        FULL.replace("\"vxlan\"", "\"udp\""),
+        FULL.replace("\"vxlan\"", "\"direct\"").replace("mtu = 1400", "mtu = 1500"),
+    ];
+    for text in cases {
+        let config = load(&text);
+        assert_eq!(load(&config.to_toml()), config, "{}", config.to_toml());
+    }
+}
+
+#[test]
+fn takes_everything_it_is_told() {
+    let config = load(FULL);
+    assert_eq!(config.node.subnet, Some("192.168.78.0/24".parse().unwrap()));
+    assert_eq!((config.node.workers, config.node.offload), (2, false));
+    assert_eq!(
+        config.tunnel,
+        Tunnel::Vxlan { vni: 77, port: 4789, vtep_mac: Some(Mac([0x0e, 0, 0, 0, 0, 1])), cross_subnet: true }
+    );
+    assert_eq!(config.manifests.as_deref(), Some(Path::new("/etc/vswitch/manifests")));
+    assert_eq!(config.reach(&config.peers[0]), Some("192.168.78.2".parse().unwrap()));
+    assert_eq!(config.reach(&config.peers[1]), Some("2001:db8::3".parse().unwrap()));
+    assert!(config.outer_v6());
+    assert_eq!((config.pod_mtu(9000), config.least_mtu()), (1400, 1280));
+    assert_eq!(config.metrics, Some("[::1]:9470".parse().unwrap()));
+}
+
+#[test]
+fn overhead_follows_tunnel_and_family() {
+    let kinds = [("vxlan", 50, 70), ("udp", 28, 48), ("direct", 0, 0)];
+    for (kind, v4, v6) in kinds {
+        let config = load(&format!("{LEAST}[tunnel]\ntype = \"{kind}\"\n"));
+        assert_eq!((config.tunnel.overhead(false), config.tunnel.overhead(true)), (v4, v6), "{kind}");
+    }
+    let config = load(&format!("{LEAST}[tunnel]\ntype = \"udp\"\n"));
+    assert!(matches!(config.tunnel, Tunnel::Udp { port: 8285, .. }));
+}
+
+#[test]
+fn a_file_for_another_machine_must_say_everything() {
+    let err = Config::load(LEAST, &Machine::unknown()).unwrap_err().to_string();
+    assert!(err.contains("node.name: must be set: the machine has no host name"), "{err}");
+    assert!(err.contains("node.uplink: must be set: the machine has no default route"), "{err}");
+    let text = format!("[node]\nname = \"n9\"\nuplink = \"ens5\"\naddress = \"10.1.1.1\"\n{LEAST}");
+    let config = Config::load(&text, &Machine::unknown()).unwrap();
+    assert_eq!((config.node.subnet, config.node.workers), (None, 1));
+}
+
+/// Text put in place of the section's line, and the one error expected.
+#[test]
+fn every_error_names_key_and_value() {
+    let node = |line: &str| format!("[node]\n{line}\n{LEAST}");
+    let network = |line: &str| format!("[network]\n{line}\n");
+    let tunnel = |line: &str| format!("{LEAST}[tunnel]\n{line}\n");
+    let peer = |from: &str, to: &str| {
+        assert!(PEER.contains(from), "{from}");
+        format!("{LEAST}{}", PEER.replace(from, to))
+    };
+    let second = |lines: &str| format!("{LEAST}{PEER}[[peer]]\n{lines}");
+    let pods = "pod-cidrs = [\"10.244.1.0/24\"]\n";
+    let cases: Vec<(String, &str)> = vec![
+        // [node]
+        (
+            node("name = \"N1\""),
+            r#"node.name = "N1": must be lower-case letters, digits and '-', possibly several such words joined by dots, at most 253"#,
+        ),
+        (node("name = \"a;$(reboot)\\nb\""), "node.name = "),
+        (
+            node("uplink = \"eth9\""),
+            r#"node.uplink = "eth9": this machine has no such interface; it has bare, eth0, four, lo, thin"#,
+        ),
+        (
+            node("uplink = \"../eth0\""),
+            r#"node.uplink = "../eth0": is no interface name (1 to 15 characters, no '/', ':' or blank)"#,
+        ),
+        (node("uplink = \"bare\""), "node.address: must be set: bare has no address to take"),
+        (node("address = \"192.168.77\""), r#"node.address = "192.168.77": is not an IPv4 address"#),
+        (
+            node("address = \"2001:db8::1\""),
+            r#"node.address = "2001:db8::1": is an IPv6 address: write it as address6"#,
+        ),
+        (
+            node("address = \"127.0.0.1\""),
+            r#"node.address = "127.0.0.1": cannot be the address of a node (unspecified, loopback, link-local, multicast or broadcast)"#,
+        ),
+        (
+            node("address = \"192.168.77.9\""),
+            r#"node.address = "192.168.77.9": no interface of this machine has this address"#,
+        ),
+        (node("address6 = \"192.168.77.1\""), r#"node.address6 = "192.168.77.1": is not an IPv6 address"#),
+        (node("address6 = \"fe80::1\""), r#"node.address6 = "fe80::1": cannot be"#),
+        (node("address6 = \"2001:db8::9\""), r#"node.address6 = "2001:db8::9": no interface"#),
+        (node("state-dir = \"var\""), r#"node.state-dir = "var": must be an absolute path"#),
+        (node(&format!("run-dir = \"/{}\"", "r".repeat(100))), "node.run-dir = "),
+        (node("workers = 65"), "node.workers = 65: must be from 0 to 64"),
+        (node("workers = -1"), "node.workers = -1: must be from 0 to 64"),
+        // [network]
+        (network(""), "network.pod-cidrs: must be set"),
+        (network(&format!("{pods}cluster-cidrs = []")), "network.cluster-cidrs: must be set"),
+        (
+            network("pod-cidrs = [\"10.244.1.0\"]"),
+            r#"network.pod-cidrs = "10.244.1.0": is not a range such as 10.244.1.0/24 or fd00:1::/64"#,
+        ),
+        (
+            network("pod-cidrs = [\"10.244.1.7/24\"]"),
+            r#"network.pod-cidrs = "10.244.1.7/24": has bits set behind the prefix length: 10.244.1.0/24 is meant"#,
+        ),
+        (
+            network("pod-cidrs = [\"10.244.1.0/31\"]"),
+            r#"network.pod-cidrs = "10.244.1.0/31": has no room for a pod: the longest prefix is /30 (IPv4) or /126 (IPv6)"#,
+        ),
+        (
+            network("pod-cidrs = [\"10.99.1.0/24\"]"),
+            r#"network.pod-cidrs = "10.99.1.0/24": is not inside network.cluster-cidrs"#,
+        ),
+        (
+            network("pod-cidrs = [\"10.0.0.0/8\"]"),
+            r#"network.pod-cidrs = "10.0.0.0/8": is not inside network.cluster-cidrs"#,
+        ),
+        (
+            network("pod-cidrs = [\"10.244.1.0/24\", \"10.244.1.128/25\"]"),
+            r#"network.pod-cidrs = "10.244.1.128/25": overlaps network.pod-cidrs = 10.244.1.0/24"#,
+        ),
+        (
+            network(&format!("{pods}cluster-cidrs = [\"10.244.0.0/16\", \"10.0.0.0/8\"]")),
+            r#"network.cluster-cidrs = "10.0.0.0/8": overlaps network.cluster-cidrs = 10.244.0.0/16"#,
+        ),
+        (
+            network(&format!("{pods}cluster-cidrs = [\"0.0.0.0/0\", \"10.244.0.0/16\"]")),
+            r#"network.cluster-cidrs = "0.0.0.0/0": overlaps 0.0.0.0/8, which is never used for pods"#,
+        ),
+        (
+            network("pod-cidrs = [\"192.168.77.0/24\"]\ncluster-cidrs = [\"192.168.0.0/16\"]"),
+            r#"network.pod-cidrs = "192.168.77.0/24": contains the node address 192.168.77.1 (node.address)"#,
+        ),
+        (network(&format!("{pods}mtu = 575")), "network.mtu = 575: is too small: pods need 576 bytes"),
+        (
+            network("pod-cidrs = [\"fd00::/64\"]\ncluster-cidrs = [\"fd00::/48\"]\nmtu = 1279"),
+            "network.mtu = 1279: is too small: pods need 1280 bytes for IPv6",
+        ),
+        (
+            network(&format!("{pods}mtu = 1451")),
+            "network.mtu = 1451: does not fit: eth0 carries 1500 bytes, 50 of them taken by the tunnel",
+        ),
+        (network(&format!("{pods}mtu = -1")), "network.mtu = -1: must be from 0 to 65521"),
+        (node("uplink = \"thin\""), "network.mtu = 0: leaves pods 550 bytes on thin, they need 576"),
+        // [tunnel]
+        (
+            tunnel("type = \"ipip\""),
+            r#"tunnel.type = "ipip": is not supported by this version; there is vxlan, udp, direct"#,
+        ),
+        (tunnel("type = \"gre\""), r#"tunnel.type = "gre": is unknown; there is vxlan, udp, direct"#),
+        (tunnel("vni = 16777216"), "tunnel.vni = 16777216: must be from 1 to 16777215"),
+        (tunnel("vni = 0"), "tunnel.vni = 0: must be from 1 to 16777215"),
+        (tunnel("port = 0"), "tunnel.port = 0: must be from 1 to 65535"),
+        (tunnel("port = 65536"), "tunnel.port = 65536: must be from 1 to 65535"),
+        (
+            tunnel("vtep-mac = \"01:00:5e:00:00:01\""),
+            r#"tunnel.vtep-mac = "01:00:5e:00:00:01": is no unicast address"#,
+        ),
+        (
+            tunnel("vtep-mac = \"00:00:00:00:00:00\""),
+            r#"tunnel.vtep-mac = "00:00:00:00:00:00": is no unicast address"#,
+        ),
+        (
+            tunnel("vtep-mac = \"0e-00-00-00-00-01\""),
+            r#"tunnel.vtep-mac = "0e-00-00-00-00-01": is not an Ethernet address such as 0e:00:00:00:00:01"#,
+        ),
+        // [store], [bgp], [metrics]
+        (
+            format!("{LEAST}[store]\ntype = \"etcd\""),
+            r#"store.type = "etcd": is not supported by this version; there is static"#,
+        ),
+        (
+            format!("{LEAST}[store]\ntype = \"kubernetes\""),
+            r#"store.type = "kubernetes": is not supported by this version; there is static"#,
+        ),
+        (
+            format!("{LEAST}[store]\ntype = \"consul\""),
+            r#"store.type = "consul": is unknown; there is static"#,
+        ),
+        (
+            format!("{LEAST}[store]\nmanifests = \"manifests\""),
+            r#"store.manifests = "manifests": must be an absolute path"#,
+        ),
+        (
+            format!(
+                "{LEAST}[bgp]\nasn = 64512\nrouter-id = \"1.1.1.1\"\nlisten = \"0.0.0.0:179\"\ncluster-id = \"1.0.0.1\"\n[[bgp.peer]]\naddress = \"1.1.1.2\"\nasn = 1"
+            ),
+            "[bgp]: is not supported by this version: remove the section",
+        ),
+        (
+            format!("{LEAST}[metrics]\nlisten = \"9470\""),
+            r#"metrics.listen = "9470": is not an address and port such as 127.0.0.1:9470"#,
+        ),
+        (format!("{LEAST}[metrics]"), "metrics.listen: must be set"),
+        // [[peer]]
+        (peer("name = \"n2\"\n", ""), "peer[#1].name: must be set"),
+        (peer("\"n2\"", "\"N2\""), r#"peer[#1].name = "N2": must be lower-case"#),
+        (
+            peer("\"n2\"", "\"n1.example\""),
+            r#"peer[n1.example].name = "n1.example": is this node's own name"#,
+        ),
+        (
+            peer("\"192.168.77.2\"", "\"192.168.77.1\""),
+            r#"peer[n2].address = "192.168.77.1": is this node's own address: a node is not its own peer"#,
+        ),
+        (
+            peer("\"192.168.77.2\"", "\"0.0.0.0\""),
+            r#"peer[n2].address = "0.0.0.0": cannot be the address of a node"#,
+        ),
+        (peer("address = \"192.168.77.2\"\n", ""), "peer[n2]: needs address or address6"),
+        (peer("pod-cidrs = [\"10.244.2.0/24\"]\n", ""), "peer[n2].pod-cidrs: must be set"),
+        (
+            peer("10.244.2.0/24", "10.244.0.0/16"),
+            r#"peer[n2].pod-cidrs = "10.244.0.0/16": overlaps network.pod-cidrs = 10.244.1.0/24"#,
+        ),
+        (
+            peer("10.244.2.0/24", "10.244.1.0/24"),
+            r#"peer[n2].pod-cidrs = "10.244.1.0/24": overlaps network.pod-cidrs = 10.244.1.0/24"#,
+        ),
+        (
+            peer("10.244.2.0/24", "10.9.2.0/24"),
+            r#"peer[n2].pod-cidrs = "10.9.2.0/24": is not inside network.cluster-cidrs"#,
+        ),
+        (
+            peer("10.244.2.0/24", "0.0.0.0/0"),
+            r#"peer[n2].pod-cidrs = "0.0.0.0/0": overlaps 0.0.0.0/8, which is never used for pods"#,
+        ),
+        (
+            peer("vtep-mac = \"0e:00:00:00:00:02\"\n", ""),
+            r#"peer[n2].vtep-mac: must be set for a peer with tunnel.type = "vxlan": `vsctl status` on that node shows it"#,
+        ),
+        (
+            peer("0e:00:00:00:00:02", "ff:ff:ff:ff:ff:ff"),
+            r#"peer[n2].vtep-mac = "ff:ff:ff:ff:ff:ff": is no unicast address"#,
+        ),
+        (
+            format!("{}[tunnel]\nvtep-mac = \"0e:00:00:00:00:02\"", peer("n2", "n2")),
+            r#"peer[n2].vtep-mac = "0e:00:00:00:00:02": is also tunnel.vtep-mac"#,
+        ),
+        (
+            second(
+                "name = \"n2\"\naddress = \"192.168.77.3\"\npod-cidrs = [\"10.244.3.0/24\"]\nvtep-mac = \"0e:00:00:00:00:03\"",
+            ),
+            r#"peer[#2].name = "n2": is also the name of peer number 1"#,
+        ),
+        (
+            second(
+                "name = \"n3\"\naddress = \"192.168.77.2\"\npod-cidrs = [\"10.244.3.0/24\"]\nvtep-mac = \"0e:00:00:00:00:03\"",
+            ),
+            r#"peer[n3].address = "192.168.77.2": is also peer[n2].address"#,
+        ),
+        (
+            second(
+                "name = \"n3\"\naddress = \"192.168.77.3\"\npod-cidrs = [\"10.244.2.128/25\"]\nvtep-mac = \"0e:00:00:00:00:03\"",
+            ),
+            r#"peer[n3].pod-cidrs = "10.244.2.128/25": overlaps peer[n2].pod-cidrs = 10.244.2.0/24"#,
+        ),
+        (
+            second(
+                "name = \"n3\"\naddress = \"192.168.77.3\"\npod-cidrs = [\"10.244.3.0/24\"]\nvtep-mac = \"0e:00:00:00:00:02\"",
+            ),
+            r#"peer[n3].vtep-mac = "0e:00:00:00:00:02": is also peer[n2].vtep-mac"#,
+        ),
+        (
+            format!(
+                "[node]\nuplink = \"four\"\n{LEAST}{}",
+                PEER.replace("address = \"192.168.77.2\"", "address6 = \"2001:db8::2\"")
+            ),
+            "peer[n2]: has no address of a family that this node has too",
+        ),
+        (
+            format!(
+                "[network]\npod-cidrs = [\"10.244.1.0/24\"]\ncluster-cidrs = [\"10.244.0.0/16\", \"192.168.0.0/16\"]\n{}",
+                PEER.replace("10.244.2.0", "192.168.77.0")
+            ),
+            r#"peer[n2].pod-cidrs = "192.168.77.0/24": contains the node address 192.168.77.1 (node.address)"#,
+        ),
+    ];
+    let mut wrong = String::new();
+    for (text, expected) in &cases {
+        let errors = refused(text);
+        if errors.len() != 1 || !errors[0].starts_with(expected) {
+            wrong += &format!("\n{errors:#?}\nbut expected\n{expected}\n{text}");
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn all_errors_are_told_at_once() {
+    let errors = refused("[network]\npod-cidrs = [\"x\"]\nmtu = 9\n[tunnel]\nvni = -4\nport = 0\n");
+    assert_eq!(errors.len(), 4, "{errors:#?}");
+}
+
+#[test]
+fn unknown_keys_and_wrong_types_show_their_line() {
+    for (text, word) in [
+        ("[node]\nnmae = \"n1\"\n", "nmae"),
+        ("[node]\nstate_dir = \"/x\"\n", "state_dir"),
+        ("[nodes]\n", "nodes"),
+        ("[[peer]]\nip = \"1.1.1.1\"\n", "ip"),
+        ("[store]\npaswd = 1\n", "paswd"),
+        ("[bgp]\n[[bgp.peer]]\npassive = true\n", "passive"),
+        ("[metrics]\nport = 1\n", "port"),
+    ] {
+        let err = Config::load(text, &machine()).unwrap_err();
+        assert!(matches!(err, LoadError::Syntax { .. }), "{err}");
+        let err = err.to_string();
+        assert!(err.contains("line ") && err.contains(&format!("unknown field `{word}`")), "{err}");
+    }
+    let err = Config::load("[network]\nmtu = \"1500\"\n", &machine()).unwrap_err().to_string();
+    assert!(err.contains("line 2") && err.contains("expected i64"), "{err}");
+    let err = Config::load("[network\n", &machine()).unwrap_err().to_string();
+    assert!(err.contains("line 1"), "{err}");
+}
+
+#[test]
+fn a_thousand_peers_are_checked_at_once() {
+    use std::fmt::Write as _;
+    let mut text =
+        "[network]\ncluster-cidrs = [\"10.0.0.0/8\"]\npod-cidrs = [\"10.255.0.0/24\"]\n".to_owned();
+    for n in 0..1000 {
+        let (hi, lo) = (n / 250, n % 250);
+        let _ = write!(
+            text,
+            "[[peer]]\nname = \"p{n}\"\naddress = \"172.16.{hi}.{}\"\npod-cidrs = [\"10.{hi}.{lo}.0/24\"]\nvtep-mac = \"0e:00:00:01:{hi:02x}:{lo:02x}\"\n",
+            lo + 1
+        );
+    }
+    assert_eq!(load(&text).peers.len(), 1000);
+}
