@@ -1,1 +1,7 @@
-//! (skeleton)
+//! Tests of the whole: what the integration tests beside this library share.
+//!
+//! The network they run on is `vswitch::lab`, the same as `vsctl lab` and the comparison use.
+
+pub mod leftovers;
+pub mod programs;
+pub mod serial;

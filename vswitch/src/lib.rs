@@ -3,5 +3,6 @@
 pub mod fib;
 pub mod flow;
 pub mod icmp_limit;
+pub mod lab;
 pub mod reply;
 pub mod sys;

@@ -1,0 +1,51 @@
+# Every target does its own set-up: on Debian 12 with a Rust toolchain nothing else is needed beforehand.
+#
+#   make lab       two nodes out of network namespaces, with each tunnel in turn: the main job, shown
+#   make test      every check and every test (as root)
+#   make bench     micro-benchmarks
+#   make compare   throughput against the kernel's own way, in interleaved pairs (as root)
+#   make lint      formatting and lints
+#   make install   programs into $(DESTDIR)$(PREFIX)/bin and $(DESTDIR)/opt/cni/bin
+
+CARGO   ?= cargo
+PREFIX  ?= /usr/local
+CNI_DIR ?= /opt/cni/bin
+TUNNELS ?= vxlan udp direct
+TARGET  := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+# `lab` is `release` without whole-program optimization, which takes minutes (Cargo.toml).
+LAB_BIN := $(TARGET)/lab
+PROGRAMS := -p vswitch -p cni-shim --bins
+
+.PHONY: all lab test bench compare lint install
+all: lab
+
+lab:
+	@scripts/deps build lab
+	$(CARGO) build --profile lab $(PROGRAMS)
+	@set -e; for tunnel in $(TUNNELS); do $(LAB_BIN)/vsctl lab --tunnel $$tunnel; done
+
+test: lint
+	@scripts/deps test
+	$(CARGO) test --workspace
+
+lint:
+	@scripts/deps build
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+bench:
+	@scripts/deps build
+	$(CARGO) bench -p vswitch-benches
+
+compare:
+	@scripts/deps build bench
+	$(CARGO) build --profile lab $(PROGRAMS)
+	$(CARGO) build --profile lab -p vswitch-benches --bin vswitch-compare
+	$(LAB_BIN)/vswitch-compare $(COMPARE)
+
+install:
+	@scripts/deps build
+	$(CARGO) build --release $(PROGRAMS)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(CNI_DIR)
+	install -m 0755 $(TARGET)/release/vswitchd $(TARGET)/release/vsctl $(DESTDIR)$(PREFIX)/bin/
+	install -m 0755 $(TARGET)/release/vswitch-cni $(DESTDIR)$(CNI_DIR)/

@@ -1,0 +1,100 @@
+//! `ping`, and what it reports.
+
+use std::net::IpAddr;
+
+use super::cmd;
+use super::error::LabError;
+use super::netns::Netns;
+
+/// What a run of `ping` reported.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pinged {
+    /// Requests sent.
+    pub sent: u32,
+    /// Replies received.
+    pub received: u32,
+    /// Mean round trip in milliseconds; 0 without replies.
+    pub mean_ms: f64,
+}
+
+impl Pinged {
+    /// Whether every request was answered.
+    pub fn all(&self) -> bool {
+        self.sent > 0 && self.sent == self.received
+    }
+}
+
+/// Sends `count` echo requests from `from` to `to`, `interval_ms` milliseconds apart (0.002 s is what root may do).
+/// Waits one second for the last reply.
+///
+/// # Errors
+/// When `ping` cannot be run at all; lost packets are not an error.
+pub fn ping(from: &Netns, to: IpAddr, count: u32, interval_ms: u32) -> Result<Pinged, LabError> {
+    let text = talk(from, to, &["-q", "-c", &count.to_string(), "-i", &seconds(interval_ms), "-W", "1"])?;
+    Ok(parse(&text))
+}
+
+/// Sends one echo request and returns the line of the ICMP error that came back, if one came.
+///
+/// # Errors
+/// When `ping` cannot be run at all.
+pub fn ping_error(from: &Netns, to: IpAddr) -> Result<Option<String>, LabError> {
+    let text = talk(from, to, &["-c", "1", "-W", "1"])?;
+    Ok(text.lines().find(|line| line.starts_with("From ")).map(str::to_owned))
+}
+
+fn talk(from: &Netns, to: IpAddr, args: &[&str]) -> Result<String, LabError> {
+    let (net, to) = (format!("--net={}", from.path().display()), to.to_string());
+    let mut words = vec!["nsenter", net.as_str(), "ping", "-n"];
+    words.extend_from_slice(args);
+    words.push(&to);
+    let out = cmd::output(&words)?;
+    // 0 = answered, 1 = no answer, 2 = could not even send: "Network is unreachable" counts as no answer too.
+    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+fn seconds(ms: u32) -> String {
+    format!("{}.{:03}", ms / 1000, ms % 1000)
+}
+
+fn parse(text: &str) -> Pinged {
+    let mut pinged = Pinged { sent: 0, received: 0, mean_ms: 0.0 };
+    for line in text.lines() {
+        if line.contains("packets transmitted") {
+            let mut numbers =
+                line.split(',').filter_map(|part| part.split_whitespace().next()?.parse::<u32>().ok());
+            pinged.sent = numbers.next().unwrap_or(0);
+            pinged.received = numbers.next().unwrap_or(0);
+        } else if let Some(values) = line.strip_prefix("rtt min/avg/max/mdev = ") {
+            pinged.mean_ms = values.split('/').nth(1).and_then(|v| v.parse().ok()).unwrap_or(0.0);
+        }
+    }
+    pinged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_a_summary() {
+        let text = "PING 10.0.0.1 (10.0.0.1) 56(84) bytes of data.\n\n--- 10.0.0.1 ping statistics ---\n\
+                    3 packets transmitted, 2 received, 33% packet loss, time 403ms\n\
+                    rtt min/avg/max/mdev = 0.031/0.043/0.055/0.012 ms\n";
+        assert_eq!(parse(text), Pinged { sent: 3, received: 2, mean_ms: 0.043 });
+    }
+
+    #[test]
+    fn errors_among_the_replies_do_not_count_as_replies() {
+        let text = "3 packets transmitted, 0 received, +3 errors, 100% packet loss, time 2045ms\n";
+        let pinged = parse(text);
+        assert_eq!((pinged.sent, pinged.received), (3, 0));
+        assert!(!pinged.all());
+    }
+
+    #[test]
+    fn seconds_have_three_digits() {
+        assert_eq!(seconds(2), "0.002");
+        assert_eq!(seconds(1000), "1.000");
+    }
+}
