@@ -20,6 +20,8 @@
 pub mod burst;
 pub mod checksum;
 pub mod frame;
+pub mod gro;
+pub mod gso;
 pub mod mac;
 pub mod parse;
 pub mod pool;
@@ -31,6 +33,8 @@ pub mod vxlan;
 
 pub use burst::{BURST, Burst};
 pub use frame::{Frame, HEADROOM, LARGE, SMALL};
+pub use gro::{Gro, GroHead, GroPacket, Span};
+pub use gso::{GsoError, Seg, Segmenter, finish_checksum};
 pub use mac::Mac;
 pub use parse::{Frag, ParseError, Parsed, from_ip, mapped, to_ip};
 pub use pool::Pool;
