@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::names::{self, NameError};
+
 pub use crate::names::AttachmentId;
 
 /// Longest request line, in bytes; the daemon closes a connection that sends more.
@@ -117,6 +119,17 @@ impl Attach {
     pub fn id(&self) -> AttachmentId {
         AttachmentId { container_id: self.container_id.clone(), ifname: self.ifname.clone() }
     }
+
+    /// All names are well formed: they may become file names, device names and lines of a table.
+    ///
+    /// # Errors
+    /// The first name that is not.
+    pub fn check(&self) -> Result<(), NameError> {
+        names::check_network(&self.network)?;
+        names::check_container_id(&self.container_id)?;
+        names::check_ifname(&self.ifname)?;
+        self.pod.check()
+    }
 }
 
 /// A pod's identity, from the runtime's `K8S_POD_*`; `default/<container id>` without them.
@@ -129,6 +142,18 @@ pub struct PodId {
     /// UID; empty when the runtime gives none.
     #[serde(default)]
     pub uid: String,
+}
+
+impl PodId {
+    /// Namespace, name and UID (if there is one) are well formed.
+    ///
+    /// # Errors
+    /// The first that is not.
+    pub fn check(&self) -> Result<(), NameError> {
+        names::check_pod("pod namespace", &self.namespace)?;
+        names::check_pod("pod name", &self.name)?;
+        if self.uid.is_empty() { Ok(()) } else { names::check_pod("pod UID", &self.uid) }
+    }
 }
 
 impl std::fmt::Display for PodId {

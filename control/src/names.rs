@@ -89,6 +89,16 @@ pub enum NameError {
         /// The name as given.
         name: String,
     },
+    /// Pod namespace, name or UID: same alphabet as a container id.
+    #[error(
+        "{what} {name:?}: must be a letter or digit followed by letters, digits, '_', '.' or '-', at most 253"
+    )]
+    Pod {
+        /// Which of the three.
+        what: &'static str,
+        /// The name as given.
+        name: String,
+    },
 }
 
 fn is_plain(name: &str) -> bool {
@@ -128,6 +138,18 @@ pub fn check_network(name: &str) -> Result<(), NameError> {
         Ok(())
     } else {
         Err(NameError::Network { name: name.chars().take(64).collect() })
+    }
+}
+
+/// A pod's namespace, name or UID (`what`): Kubernetes' names, and those of runtimes that allow `_` and upper case.
+///
+/// # Errors
+/// [`NameError::Pod`].
+pub fn check_pod(what: &'static str, name: &str) -> Result<(), NameError> {
+    if name.len() <= 253 && is_plain(name) {
+        Ok(())
+    } else {
+        Err(NameError::Pod { what, name: name.chars().take(64).collect() })
     }
 }
 
