@@ -5,6 +5,7 @@
 //! ([`plain`]) is for hosts and tests that want nothing of offloads. Nothing here blocks, allocates per packet or
 //! looks into a packet.
 
+pub mod mem;
 pub mod plain;
 pub mod tap;
 

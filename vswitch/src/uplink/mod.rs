@@ -3,6 +3,7 @@
 //! [`UplinkIo`] receives, [`UplinkTx`] sends; a worker owns one of each and shares neither. UDP sockets ([`udp`])
 //! carry VXLAN and flannel's UDP mode. Nothing here blocks, allocates per packet or looks into a packet.
 
+pub mod mem;
 pub mod udp;
 
 use std::io::{self, IoSlice};
