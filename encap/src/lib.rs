@@ -30,6 +30,7 @@ pub mod tunnel;
 pub mod udp;
 pub mod vnet;
 pub mod vxlan;
+pub mod wire;
 
 pub use burst::{BURST, Burst};
 pub use frame::{Frame, HEADROOM, LARGE, SMALL};
