@@ -4,9 +4,12 @@
 //! the real kernel in a network namespace of its own. Nothing here knows a pod, a policy or a packet's meaning, and
 //! nothing here imports the rest of the crate. No clock is read, nothing is logged.
 
+pub mod ethtool;
 pub mod mmsg;
 pub mod netlink;
 pub mod netns;
+pub mod packet;
+pub mod process;
 pub mod scm;
 pub mod sockopt;
 pub mod tun;

@@ -186,7 +186,7 @@ fn the_monitor_hears_of_every_kind_of_change() {
     with_veth(|nl, a| {
         let groups = Groups::LINK.and(Groups::ADDRESS).and(Groups::ROUTE).and(Groups::NEIGHBOUR);
         let mut monitor = Monitor::open(groups).unwrap();
-        assert_eq!(monitor.drain(|_| ()).unwrap(), 0);
+        monitor.drain(|_| ()).unwrap();
         let net = "10.9.0.1/24".parse().unwrap();
         nl.set_mtu(a, 1300).unwrap();
         nl.add_address(a, net, false, false).unwrap();
