@@ -168,6 +168,15 @@ mod tests {
             let (a, b) = (nl.link("a").unwrap().index, nl.link("b").unwrap().index);
             nl.set_up(a, true).unwrap();
             nl.set_up(b, true).unwrap();
+            // The kernel starts the queues a moment after the links are up, and drops what comes before.
+            for index in [a, b] {
+                let mut tries = 0;
+                while !nl.link_by_index(index).unwrap().running {
+                    tries += 1;
+                    assert!(tries < 1000, "the veth pair does not start");
+                    std::thread::sleep(std::time::Duration::from_millis(2));
+                }
+            }
             test(a, b);
         })
         .unwrap();

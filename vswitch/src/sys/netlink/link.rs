@@ -27,6 +27,8 @@ pub struct Link {
     pub up: bool,
     /// Has carrier (`IFF_LOWER_UP`).
     pub carrier: bool,
+    /// Operational (`IFF_RUNNING`): up, with carrier, and the kernel has started its queue.
+    pub running: bool,
     /// The loopback device.
     pub loopback: bool,
     /// All flags (`IFF_*`).
@@ -188,6 +190,7 @@ pub(super) fn link(message: LinkMessage) -> Link {
         index: message.header.index,
         up: flags.contains(LinkFlags::Up),
         carrier: flags.contains(LinkFlags::LowerUp),
+        running: flags.contains(LinkFlags::Running),
         loopback: flags.contains(LinkFlags::Loopback),
         flags: flags.bits(),
         ..Link::default()
