@@ -124,6 +124,41 @@ fn a_full_super_frame_of_each_kind() {
 }
 
 #[test]
+fn options_and_extensions_are_repeated_in_every_segment() {
+    let payload = bytes(5000);
+    // Four bytes of IPv4 options.
+    let (mut v4, mut vnet) = super_frame(false, true, 0x18, &payload, 1000);
+    v4.splice(34..34, [1, 1, 1, 0]);
+    v4[14] = 0x46;
+    v4[16..18].copy_from_slice(&(56 + 5000u16).to_be_bytes());
+    v4[24..26].fill(0);
+    let check = checksum::sum(&v4[14..38]).finish();
+    v4[24..26].copy_from_slice(&check.to_be_bytes());
+    vnet.csum_start = 38;
+    // A destination options header.
+    let (mut v6, mut vnet6) = super_frame(true, false, 0, &payload, 1000);
+    v6.splice(54..54, [17, 0, 1, 4, 0, 0, 0, 0]);
+    v6[18..20].copy_from_slice(&(16 + 5000u16).to_be_bytes());
+    v6[20] = 60;
+    vnet6.csum_start = 62;
+    for (frame, vnet) in [(v4, vnet), (v6, vnet6)] {
+        let mut seg = Segmenter::new();
+        seg.split(&frame, &vnet, &[]).unwrap();
+        let out = packets(&seg, &frame);
+        assert_eq!(out.len(), 5);
+        for packet in &out {
+            let p = parse::parse(packet, packet.len(), false).unwrap();
+            assert_eq!((p.l4, p.dport), (vnet.csum_start, 443));
+            assert!(checksum::verify_l4(packet, &p));
+        }
+        assert_eq!(
+            seg.split(&frame, &VnetHdr { csum_start: vnet.csum_start - 4, ..vnet }, &[]),
+            Err(VnetError::Mismatch.into())
+        );
+    }
+}
+
+#[test]
 fn an_open_checksum_is_finished_in_place_and_in_a_copy() {
     for (v6, tcp) in [(false, true), (true, true), (false, false), (true, false)] {
         let (mut frame, vnet) = super_frame(v6, tcp, 0x18, b"odd payload", 1400);

@@ -341,4 +341,43 @@ proptest! {
         let sliced = etherparse::SlicedPacket::from_ethernet(&frame).unwrap();
         prop_assert!(sliced.net.is_some());
     }
+
+    #[test]
+    fn etherparse_agrees_behind_options_and_extensions(
+        words in 0usize..=10, chain in prop::collection::vec((0u8..2, 0usize..4), 0..5), fragment: Option<u32>, is6: bool,
+        dport: u16, payload in prop::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let udp = [&[0, 7][..], &dport.to_be_bytes(), &(8 + payload.len() as u16).to_be_bytes(), &[0, 0], &payload].concat();
+        let frame = if is6 {
+            // Innermost first: each header names what was built so far.
+            let (mut next, mut body) = (17u8, udp);
+            if let Some(id) = fragment {
+                body = [&[next, 0, 0, 0][..], &id.to_be_bytes(), &body].concat();
+                next = 44;
+            }
+            for &(kind, len) in &chain {
+                let mut header = vec![0; 8 + 8 * len];
+                (header[0], header[1]) = (next, len as u8);
+                if kind == 1 {
+                    header[2] = 253; // a routing type nobody knows, with no segments left
+                }
+                body = [header, body].concat();
+                next = [60, 43][usize::from(kind)];
+            }
+            v6(next, &body)
+        } else {
+            with_options(&v4_udp(&payload), &vec![1; words * 4])
+        };
+        let frame = if is6 { frame } else {
+            let mut f = frame;
+            f[36 + words * 4..38 + words * 4].copy_from_slice(&dport.to_be_bytes());
+            f
+        };
+        let p = all(&frame).unwrap();
+        let theirs = etherparse::SlicedPacket::from_ethernet(&frame).unwrap();
+        let Some(etherparse::TransportSlice::Udp(udp)) = theirs.transport else { panic!("no UDP found") };
+        prop_assert_eq!((p.sport, p.dport), (udp.source_port(), udp.destination_port()));
+        prop_assert_eq!(usize::from(p.l4), frame.len() - udp.slice().len());
+        prop_assert_eq!((p.frag, p.frag_id != 0), (Frag::None, is6 && fragment.unwrap_or(0) != 0));
+    }
 }

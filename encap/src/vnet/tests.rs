@@ -1,4 +1,7 @@
 use super::*;
+use crate::gso::finish_checksum;
+use crate::parse::parse;
+use proptest::prelude::*;
 
 const TSO: VnetHdr =
     VnetHdr { flags: 1, gso_type: 1, hdr_len: 54, gso_size: 1398, csum_start: 34, csum_offset: 16 };
@@ -77,4 +80,32 @@ fn a_checksum_field_outside_the_packet_s_own_is_a_lie() {
     assert_eq!(VnetHdr { csum_start: 84, ..csum }.agrees(&inner), Ok(()));
     assert_eq!(VnetHdr { csum_start: 38, ..csum }.agrees(&inner), Err(VnetError::Mismatch));
     assert_eq!(csum.agrees(&Parsed { proto: 0, l4: 14, ..p }), Err(VnetError::Mismatch));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    /// A header that passed its checks cannot be used to change what policy judged.
+    #[test]
+    fn finishing_a_checksum_changes_nothing_that_was_parsed(
+        wild: [u8; 10], start in 0u16..120, offset in prop::sample::select(vec![0u16, 2, 6, 16, 18]), kind in 0u8..3, is6: bool,
+        payload in prop::collection::vec(any::<u8>(), 0..120),
+    ) {
+        let wild = VnetHdr::parse(&wild).unwrap();
+        let eth = etherparse::PacketBuilder::ethernet2([2; 6], [4; 6]);
+        let ip = if is6 { eth.ipv6([1; 16], [2; 16], 9) } else { eth.ipv4([10, 0, 0, 1], [10, 0, 0, 2], 9) };
+        let mut frame = Vec::new();
+        match kind {
+            0 => ip.tcp(1, 2, 3, 4).write(&mut frame, &payload).unwrap(),
+            1 => ip.udp(1, 2).write(&mut frame, &payload).unwrap(),
+            _ => ip.write(&mut frame, etherparse::IpNumber(253), &payload).unwrap(),
+        }
+        let hdr = VnetHdr { flags: 1, gso_type: 0, csum_start: start, csum_offset: offset, ..wild };
+        for hdr in [hdr, wild, VnetHdr { hdr_len: 0, ..hdr }] {
+            let p = parse(&frame, frame.len(), false).unwrap();
+            if hdr.check(frame.len()).is_ok() && hdr.agrees(&p).is_ok() && finish_checksum(&mut frame, &hdr).is_ok() {
+                prop_assert_eq!(parse(&frame, frame.len(), false), Ok(p));
+            }
+        }
+    }
 }
