@@ -1,5 +1,6 @@
 //! (skeleton)
 
+pub mod cli;
 pub mod fib;
 pub mod flow;
 pub mod icmp_limit;

@@ -127,7 +127,9 @@ pub enum Problem {
     PeerWithoutAddress,
     #[error("has no address of a family that this node has too")]
     NoCommonFamily,
-    #[error("must be set for a peer with tunnel.type = \"vxlan\": `vsctl status` on that node shows it")]
+    #[error(
+        "must be set for a peer with tunnel.type = \"vxlan\": that node keeps it in the file vtep-mac of its state-dir"
+    )]
     PeerWithoutVtepMac,
     #[error("is not an Ethernet address such as 0e:00:00:00:00:01")]
     NotMac,

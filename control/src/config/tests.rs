@@ -368,7 +368,7 @@ fn every_error_names_key_and_value() {
         ),
         (
             peer("vtep-mac = \"0e:00:00:00:00:02\"\n", ""),
-            r#"peer[n2].vtep-mac: must be set for a peer with tunnel.type = "vxlan": `vsctl status` on that node shows it"#,
+            r#"peer[n2].vtep-mac: must be set for a peer with tunnel.type = "vxlan": that node keeps it in the file vtep-mac of its state-dir"#,
         ),
         (
             peer("0e:00:00:00:00:02", "ff:ff:ff:ff:ff:ff"),

@@ -1,0 +1,147 @@
+//! The operator's tool behind `vsctl`: arguments, one request to the daemon, and how an answer looks to people.
+//!
+//! Nothing here decides or changes anything. What is shown is rendered by pure functions from the control socket's
+//! own types; `--json` prints those types as they are.
+//!
+//! Exit codes: 0 all is well; 1 the answer is no (status not ok, configuration invalid, packet not delivered, a check
+//! of the lab failed); 2 wrong usage; 3 no answer (daemon absent, stuck or refusing, file not readable).
+
+mod args;
+mod check;
+mod machine;
+mod show;
+mod table;
+mod trace;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use control::api::{
+    ConfigReport, DropInfo, FlowInfo, PeerInfo, PortInfo, Request, RouteInfo, StatusReport, TraceReport,
+};
+use control::client::{Client, ClientError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use args::{Args, CheckArgs, Command, Target, TraceArgs};
+
+/// How long the daemon is given.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The answer is no.
+const NO: u8 = 1;
+/// There is no answer.
+const UNANSWERED: u8 = 3;
+
+/// Why there is nothing to show.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    /// The daemon does not answer, or says no.
+    #[error("{0}")]
+    Client(#[from] ClientError),
+    /// The answer cannot be written as JSON.
+    #[error("write the answer as JSON: {0}")]
+    Json(#[source] serde_json::Error),
+    /// Standard output is gone or full.
+    #[error("write to standard output: {0}")]
+    Output(#[source] io::Error),
+}
+
+/// Runs the tool to its end.
+pub fn run(args: Args) -> ExitCode {
+    let done = match args.command {
+        Command::Lab(mut lab) => {
+            lab.json |= args.json;
+            return crate::lab::run(&lab);
+        }
+        Command::Check(check) => check::run(&check, args.json),
+        command => Asker { socket: &args.socket, json: args.json }.run(&command),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        // Whoever reads us has seen enough, as in `vsctl flows | head`.
+        Err(CliError::Output(err)) if err.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(err) => {
+            complain(&err.to_string());
+            ExitCode::from(UNANSWERED)
+        }
+    }
+}
+
+fn complain(text: &str) {
+    // With standard error gone there is nobody to tell.
+    let _ = writeln!(io::stderr().lock(), "vsctl: {text}");
+}
+
+fn say(text: &str) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(CliError::Output)
+}
+
+fn say_json(value: &impl Serialize) -> Result<(), CliError> {
+    let mut text = serde_json::to_string_pretty(value).map_err(CliError::Json)?;
+    text.push('\n');
+    say(&text)
+}
+
+/// Asks the daemon and shows what it says.
+struct Asker<'a> {
+    socket: &'a std::path::Path,
+    json: bool,
+}
+
+impl Asker<'_> {
+    fn run(&self, command: &Command) -> Result<u8, CliError> {
+        match command {
+            Command::Status => {
+                let status: StatusReport = self.show(&Request::Status, show::status)?;
+                Ok(if status.ok { 0 } else { NO })
+            }
+            Command::Ports => self.list::<PortInfo>(&Request::Ports, show::ports),
+            Command::Routes => self.list::<RouteInfo>(&Request::Routes, show::routes),
+            Command::Peers => self.list::<PeerInfo>(&Request::Peers, show::peers),
+            Command::Flows => self.list::<FlowInfo>(&Request::Flows, show::flows),
+            Command::Drops { all } => {
+                let all = *all;
+                self.list::<DropInfo>(&Request::Drops, move |drops| show::drops(drops, all))
+            }
+            Command::Config => {
+                self.show(&Request::Config, |config: &ConfigReport| config.toml.clone())?;
+                Ok(0)
+            }
+            Command::Trace(trace) => {
+                let report: TraceReport = self.show(&Request::Trace(trace.request()), trace::render)?;
+                Ok(if report.delivered { 0 } else { NO })
+            }
+            // Both are answered without the daemon, by the caller.
+            Command::Check(_) | Command::Lab(_) => Ok(0),
+        }
+    }
+
+    fn list<T: Serialize + DeserializeOwned>(
+        &self,
+        request: &Request,
+        render: impl Fn(&[T]) -> String,
+    ) -> Result<u8, CliError> {
+        self.show(request, |rows: &Vec<T>| render(rows))?;
+        Ok(0)
+    }
+
+    fn show<T: Serialize + DeserializeOwned>(
+        &self,
+        request: &Request,
+        render: impl Fn(&T) -> String,
+    ) -> Result<T, CliError> {
+        let answer: T = Client::connect(self.socket, TIMEOUT)?.call(request)?;
+        if self.json {
+            say_json(&answer)?;
+        } else {
+            say(&render(&answer))?;
+        }
+        Ok(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! How answers look to people.
+
+use std::fmt::{Display, Write as _};
+
+use control::api::{DropInfo, FlowInfo, PeerInfo, PortInfo, RouteInfo, RouteKind, StatusReport};
+
+use super::table::Column::{Left, Right};
+use super::table::{Table, bytes, duration};
+
+fn joined<T: Display>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn plural(n: u64, one: &str) -> String {
+    if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") }
+}
+
+/// One screen; the first line says whether all is well.
+pub(super) fn status(s: &StatusReport) -> String {
+    let mut out = String::new();
+    let _ = writeln!(out, "node {}: {}", s.node, if s.ok { "ok" } else { "NOT OK" });
+    for problem in &s.problems {
+        let _ = writeln!(out, "  ! {problem}");
+    }
+    let mut addresses = String::new();
+    for address in s.address.map(|a| a.to_string()).into_iter().chain(s.address6.map(|a| a.to_string())) {
+        let _ = write!(addresses, "{}{address}", if addresses.is_empty() { "" } else { ", " });
+    }
+    let mut line = |key: &str, text: String| {
+        let _ = writeln!(out, "  {key:<10}{text}");
+    };
+    line(
+        "version",
+        format!("{}, up {}, {}", s.version, duration(s.uptime_s * 1000), plural(s.restarts, "restart")),
+    );
+    line("uplink", format!("{} ({addresses})", s.uplink));
+    line("tunnel", format!("{}, pods' MTU {}", s.tunnel, s.mtu));
+    line("pods", format!("{} in {}", s.ports, joined(&s.pod_cidrs)));
+    line("addresses", format!("{} of {} in use", s.addresses_used, total(s.addresses_total)));
+    line("peers", s.peers.to_string());
+    line("workers", format!("{}, {}, tables number {}", s.workers, plural(s.flows, "flow"), s.epoch));
+    line("frames", format!("{} received, {} delivered, {} dropped", s.received, s.delivered, s.dropped));
+    out
+}
+
+/// Ranges of IPv6 hold more addresses than a number of use.
+fn total(n: u64) -> String {
+    if n > 1_000_000_000 { "very many".to_owned() } else { n.to_string() }
+}
+
+pub(super) fn ports(ports: &[PortInfo]) -> String {
+    if ports.is_empty() {
+        return "no pod is attached\n".to_owned();
+    }
+    let mut table = Table::new([
+        Left("POD"),
+        Left("ADDRESSES"),
+        Left("MAC"),
+        Right("MTU"),
+        Right("SENT"),
+        Right("BYTES"),
+        Right("RECEIVED"),
+        Right("BYTES"),
+        Right("DROPPED"),
+        Left("CONTAINER"),
+    ]);
+    for p in ports {
+        table.row([
+            p.pod.clone(),
+            joined(&p.addresses),
+            p.mac.clone(),
+            p.mtu.to_string(),
+            p.tx_packets.to_string(),
+            bytes(p.tx_bytes),
+            p.rx_packets.to_string(),
+            bytes(p.rx_bytes),
+            p.dropped.to_string(),
+            // Twelve characters tell containers apart, as in other tools; --json has the whole id.
+            format!("{} {}", p.container_id.chars().take(12).collect::<String>(), p.ifname),
+        ]);
+    }
+    table.render()
+}
+
+pub(super) fn routes(routes: &[RouteInfo]) -> String {
+    let mut table = Table::new([Left("DESTINATION"), Left("LEADS TO"), Left("NAME")]);
+    for r in routes {
+        let kind = match r.kind {
+            RouteKind::Pod => "pod",
+            RouteKind::Peer => "peer",
+            RouteKind::Host => "host",
+            RouteKind::Gateway => "gateway",
+            RouteKind::Blackhole => "blackhole",
+        };
+        table.row([r.dst.to_string(), kind.to_owned(), r.via.clone()]);
+    }
+    table.render()
+}
+
+pub(super) fn peers(peers: &[PeerInfo]) -> String {
+    if peers.is_empty() {
+        return "no peers\n".to_owned();
+    }
+    let mut table = Table::new([
+        Left("NAME"),
+        Left("ADDRESS"),
+        Left("VIA"),
+        Left("POD RANGES"),
+        Right("SENT"),
+        Right("BYTES"),
+        Right("RECEIVED"),
+        Right("BYTES"),
+        Right("LAST HEARD"),
+    ]);
+    for p in peers {
+        table.row([
+            p.name.clone(),
+            p.address.map(|a| a.to_string()).unwrap_or_default(),
+            p.via.clone(),
+            joined(&p.pod_cidrs),
+            p.tx_packets.to_string(),
+            bytes(p.tx_bytes),
+            p.rx_packets.to_string(),
+            bytes(p.rx_bytes),
+            p.last_heard_ms.map_or_else(|| "never".to_owned(), |ms| format!("{} ago", duration(ms))),
+        ]);
+    }
+    table.render()
+}
+
+/// Most frequent first; reasons that never occurred only on request.
+pub(super) fn drops(drops: &[DropInfo], all: bool) -> String {
+    let mut shown: Vec<&DropInfo> = drops.iter().filter(|d| all || d.count > 0).collect();
+    if shown.is_empty() {
+        return "nothing was dropped\n".to_owned();
+    }
+    shown.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.reason.cmp(&b.reason)));
+    let mut table = Table::new([Right("COUNT"), Left("REASON"), Left("MEANING")]);
+    for d in shown {
+        table.row([d.count.to_string(), d.reason.clone(), d.help.clone()]);
+    }
+    table.render()
+}
+
+pub(super) fn flows(flows: &[FlowInfo]) -> String {
+    if flows.is_empty() {
+        return "no flow is cached\n".to_owned();
+    }
+    let mut table = Table::new([
+        Left("FROM"),
+        Left("PROTO"),
+        Left("SOURCE"),
+        Left("DESTINATION"),
+        Left("ACTION"),
+        Right("PACKETS"),
+        Right("BYTES"),
+        Right("IDLE"),
+    ]);
+    for f in flows {
+        table.row([
+            f.ingress.clone(),
+            proto(f.proto),
+            end(f.src, f.proto, f.sport),
+            end(f.dst, f.proto, f.dport),
+            f.action.clone(),
+            f.packets.to_string(),
+            bytes(f.bytes),
+            duration(f.idle_ms),
+        ]);
+    }
+    table.render()
+}
+
+fn proto(n: u8) -> String {
+    match n {
+        1 => "icmp".to_owned(),
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        58 => "icmpv6".to_owned(),
+        132 => "sctp".to_owned(),
+        n => n.to_string(),
+    }
+}
+
+/// An end of a flow, with its port where the protocol has ports.
+fn end(address: Option<std::net::IpAddr>, proto: u8, port: u16) -> String {
+    match address {
+        None => String::new(),
+        Some(address) if matches!(proto, 6 | 17 | 132 | 136) => {
+            std::net::SocketAddr::new(address, port).to_string()
+        }
+        Some(address) => address.to_string(),
+    }
+}
