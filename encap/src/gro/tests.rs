@@ -243,6 +243,21 @@ fn flows_are_joined_side_by_side() {
 }
 
 #[test]
+fn a_batch_of_twelve_hundred_allocates_nothing() {
+    // Interleaved, so that the pieces have to be gathered as well.
+    let frames: Vec<_> = (0..1200u32)
+        .map(|i| tcp(&Tcp { port: 1 + i as u16 % 3, id: (i / 3) as u16, seq: i / 3 * 100, ..BASE }))
+        .collect();
+    let rig = Rig::new(&frames, true);
+    let mut gro = Gro::new(1200);
+    let place = |g: &Gro| (g.slots.capacity(), g.spans.as_ptr(), g.next.as_ptr(), g.scratch.as_ptr());
+    let before = place(&gro);
+    rig.offer(&mut gro, true);
+    assert_eq!(rig.out(&mut gro).iter().map(|o| o.count).collect::<Vec<_>>(), [400, 400, 400]);
+    assert_eq!(place(&gro), before);
+}
+
+#[test]
 fn sources_are_kept_apart() {
     let frames = build(&train(2, &BASE));
     let rig = Rig::new(&frames, false);

@@ -186,6 +186,18 @@ fn a_complete_frame_is_one_segment_in_place() {
 }
 
 #[test]
+fn the_arena_stays_where_it_is() {
+    let (frame, vnet) = super_frame(true, true, 0x10, &bytes(65_000), 1398);
+    let mut seg = Segmenter::new();
+    let place = |s: &Segmenter| (s.arena.as_ptr(), s.arena.capacity(), s.segs.as_ptr(), s.segs.capacity());
+    let before = place(&seg);
+    for _ in 0..3 {
+        seg.split(&frame, &vnet, b"12345678").unwrap();
+    }
+    assert_eq!((seg.segs().len(), place(&seg)), (47, before));
+}
+
+#[test]
 fn bare_ip_leaves_the_ethernet_header_out() {
     let (frame, vnet) = super_frame(false, true, 0x10, &bytes(3000), 1400);
     let mut seg = Segmenter::new();
