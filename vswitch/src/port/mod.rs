@@ -30,7 +30,8 @@ pub trait PortTx: Send + Sync {
     /// # Errors
     /// By kind, so that the caller can count: [`WouldBlock`](io::ErrorKind::WouldBlock) no room (try no more now),
     /// [`NetworkDown`](io::ErrorKind::NetworkDown) the interface is down, [`InvalidInput`](io::ErrorKind::InvalidInput)
-    /// the kernel refuses the metadata or there are too many pieces, [`NotConnected`](io::ErrorKind::NotConnected)
+    /// the kernel refuses the metadata or there are too many pieces
+    /// ([`MAX_PARTS`](crate::sys::device::MAX_PARTS)), [`NotConnected`](io::ErrorKind::NotConnected)
     /// the device is gone.
     fn tx(&self, vnet: &VnetHdr, parts: &[IoSlice<'_>]) -> io::Result<()>;
 
@@ -51,45 +52,6 @@ pub struct Offloads {
     pub uso: bool,
     /// Super-frames inside a UDP tunnel.
     pub tunnel: bool,
-}
-
-/// Pieces one frame may have, its virtio header not counted.
-pub const MAX_PARTS: usize = 255;
-
-/// Calls `write` with `first` (when it is not empty) and `parts` in one array on the stack, as small as will do.
-pub(crate) fn gather<T>(
-    first: &[u8],
-    parts: &[IoSlice<'_>],
-    write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<T>,
-) -> io::Result<T> {
-    fn with<'a, const N: usize, T>(
-        first: &'a [u8],
-        parts: &[IoSlice<'a>],
-        write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<T>,
-    ) -> io::Result<T> {
-        let mut all = [IoSlice::new(first); N];
-        all[1..=parts.len()].copy_from_slice(parts);
-        write(&all[usize::from(first.is_empty())..=parts.len()])
-    }
-    match parts.len() {
-        0..4 => with::<4, T>(first, parts, write),
-        4..16 => with::<16, T>(first, parts, write),
-        16..64 => with::<64, T>(first, parts, write),
-        64..=MAX_PARTS => with::<256, T>(first, parts, write),
-        _ => Err(io::ErrorKind::InvalidInput.into()),
-    }
-}
-
-/// A device's error as the kind that [`PortIo`] and [`PortTx`] promise; others stay as they are.
-pub(crate) fn fault(err: rustix::io::Errno) -> io::Error {
-    use rustix::io::Errno;
-    match err {
-        Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM => io::ErrorKind::WouldBlock.into(),
-        Errno::IO | Errno::NETDOWN => io::ErrorKind::NetworkDown.into(),
-        Errno::INVAL | Errno::MSGSIZE => io::ErrorKind::InvalidInput.into(),
-        Errno::BADFD | Errno::NODEV => io::ErrorKind::NotConnected.into(),
-        other => other.into(),
-    }
 }
 
 #[cfg(test)]

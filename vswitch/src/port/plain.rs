@@ -9,9 +9,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use encap::{Burst, Pool, VnetHdr};
-use rustix::io::Errno;
 
-use super::{Offloads, PortIo, PortTx, fault, gather};
+use super::{Offloads, PortIo, PortTx};
+use crate::sys::device;
 use crate::sys::tun::{self, Iff};
 
 /// The reading half of a plain TAP port.
@@ -53,16 +53,14 @@ impl PortIo for PlainRx {
         let mut count = 0;
         while !into.is_full() && budget > 0 {
             let mut frame = pool.large();
-            let n = match rustix::io::read(&*self.fd, frame.spare_mut()) {
+            let n = match device::read(&*self.fd, frame.spare_mut()) {
                 Ok(n) => n,
                 Err(err) => {
                     pool.give(frame);
-                    match err {
-                        Errno::INTR => continue,
-                        Errno::AGAIN => break,
-                        _ if count > 0 => break,
-                        _ => return Err(fault(err)),
+                    if count > 0 || err.kind() == io::ErrorKind::WouldBlock {
+                        break;
                     }
+                    return Err(err);
                 }
             };
             frame.set_len(n);
@@ -87,15 +85,7 @@ impl PortTx for PlainTx {
         if vnet.needs_csum() || vnet.is_gso() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        gather(&[], parts, |pieces| {
-            loop {
-                match rustix::io::writev(&*self.fd, pieces) {
-                    Ok(_) => return Ok(()),
-                    Err(Errno::INTR) => {}
-                    Err(err) => return Err(fault(err)),
-                }
-            }
-        })
+        device::write(&*self.fd, &[], parts)
     }
 
     fn offloads(&self) -> Offloads {

@@ -10,9 +10,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use encap::{Burst, Pool, SMALL, VnetHdr};
-use rustix::io::Errno;
 
-use super::{Offloads, PortIo, PortTx, fault, gather};
+use super::{Offloads, PortIo, PortTx};
+use crate::sys::device;
 use crate::sys::tun::{self, Tap};
 
 /// The reading half of a TAP port.
@@ -59,13 +59,12 @@ impl PortIo for TapRx {
             }
             hot.reset();
             hot.push(VnetHdr::LEN);
-            let n = match rustix::io::read(&*self.tap, hot.spare_mut()) {
+            let n = match device::read(&*self.tap, hot.spare_mut()) {
                 Ok(n) => n,
-                Err(Errno::AGAIN) => break Ok(count),
-                Err(Errno::INTR) => continue,
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => break Ok(count),
                 // What came before the error is delivered first; the error comes again.
                 Err(_) if count > 0 => break Ok(count),
-                Err(err) => break Err(fault(err)),
+                Err(err) => break Err(err),
             };
             hot.set_len(n);
             let vnet = VnetHdr::parse(hot.data()).unwrap_or_default();
@@ -98,15 +97,7 @@ impl PortTx for TapTx {
     fn tx(&self, vnet: &VnetHdr, parts: &[IoSlice<'_>]) -> io::Result<()> {
         let mut header = [0; VnetHdr::LEN];
         vnet.emit(&mut header);
-        gather(&header, parts, |pieces| {
-            loop {
-                match rustix::io::writev(&*self.tap, pieces) {
-                    Ok(_) => return Ok(()),
-                    Err(Errno::INTR) => {}
-                    Err(err) => return Err(fault(err)),
-                }
-            }
-        })
+        device::write(&*self.tap, &header, parts)
     }
 
     fn offloads(&self) -> Offloads {
@@ -162,10 +153,9 @@ pub fn probe_gso_write(tap: &Tap) -> io::Result<bool> {
     let mut header = [0; VnetHdr::TUNNEL_LEN];
     vnet.emit(&mut header);
     let header = header.get(..tap.header()).ok_or(io::ErrorKind::InvalidInput)?;
-    let result = rustix::io::writev(tap, &[IoSlice::new(header), IoSlice::new(&frame)]);
-    match result {
-        Ok(_) => Ok(true),
-        Err(Errno::INVAL) => Ok(false),
-        Err(err) => Err(fault(err)),
+    match device::write(tap, header, &[IoSlice::new(&frame)]) {
+        Ok(()) => Ok(true),
+        Err(err) if err.kind() == io::ErrorKind::InvalidInput => Ok(false),
+        Err(err) => Err(err),
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 use encap::{LARGE, SMALL};
 
 use super::*;
+use crate::sys::device::MAX_PARTS;
 use crate::sys::netlink::{LinkChange, Netlink};
 use crate::sys::netns;
 use crate::sys::tun::{Tap, TapSpec};

@@ -4,6 +4,7 @@
 //! the real kernel in a network namespace of its own. Nothing here knows a pod, a policy or a packet's meaning, and
 //! nothing here imports the rest of the crate. No clock is read, nothing is logged.
 
+pub mod device;
 pub mod ethtool;
 pub mod mmsg;
 pub mod netlink;
@@ -12,6 +13,7 @@ pub mod packet;
 pub mod process;
 pub mod scm;
 pub mod sockopt;
+pub mod sysctl;
 pub mod tun;
 
 /// Runs a system call again for as long as a signal interrupts it.

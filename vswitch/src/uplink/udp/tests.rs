@@ -117,6 +117,8 @@ fn flows_keep_their_source_port_and_spread_over_all_of_them() {
             let train = Train { dst: &dst, flow_hash: hash << 32, seg: 1, total: 1, parts: &part };
             assert_eq!(tx.send(&[train]).sent, 1);
             assert_eq!(rx.rx(&mut bufs, &mut meta).unwrap(), 1);
+            assert_eq!(tx.source(hash << 32, false), Some(meta[0].addr));
+            assert_eq!(tx.source(hash << 32, true), None);
             let port = meta[0].addr.port();
             assert_eq!(*ports.entry(hash % 8).or_insert(port), port);
         }

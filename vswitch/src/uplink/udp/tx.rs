@@ -27,6 +27,8 @@ const MAX_PIECES: usize = 32;
 pub struct UdpTx {
     v4: Vec<Socket>,
     v6: Vec<Socket>,
+    local4: Vec<SocketAddr>,
+    local6: Vec<SocketAddr>,
     batch: SendBatch,
     segments: bool,
 }
@@ -54,7 +56,7 @@ impl UdpTx {
                 sockets.push((local.is_ipv6(), socket));
             }
         }
-        Ok(Self::new(sockets))
+        Self::new(sockets)
     }
 
     /// Sends through receiving sockets, so that the source port is the tunnel's own: one per outer family.
@@ -66,14 +68,24 @@ impl UdpTx {
             let socket = rx.socket.try_clone().map_err(|err| UdpError::Bind { addr: rx.local, err })?;
             Ok((rx.local.is_ipv6(), socket))
         });
-        Ok(Self::new(sockets.collect::<Result<Vec<_>, UdpError>>()?))
+        Self::new(sockets.collect::<Result<Vec<_>, UdpError>>()?)
     }
 
-    fn new(sockets: Vec<(bool, Socket)>) -> Self {
+    fn new(sockets: Vec<(bool, Socket)>) -> Result<Self, UdpError> {
         let segments = sockets.iter().all(|(_, socket)| sockopt::has_udp_segment(socket.as_fd()));
         let (v6, v4): (Vec<_>, Vec<_>) = sockets.into_iter().partition(|(v6, _)| *v6);
-        let strip = |sockets: Vec<(bool, Socket)>| sockets.into_iter().map(|(_, socket)| socket).collect();
-        Self { v4: strip(v4), v6: strip(v6), batch: SendBatch::new(SEND_BATCH), segments }
+        let strip =
+            |sockets: Vec<(bool, Socket)>| -> Vec<Socket> { sockets.into_iter().map(|(_, s)| s).collect() };
+        let (v4, v6) = (strip(v4), strip(v6));
+        let locals = |sockets: &[Socket]| -> io::Result<Vec<SocketAddr>> {
+            sockets
+                .iter()
+                .map(|s| s.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidInput.into()))
+                .collect()
+        };
+        let (local4, local6) =
+            (locals(&v4).map_err(UdpError::NotUdp)?, locals(&v6).map_err(UdpError::NotUdp)?);
+        Ok(Self { v4, v6, local4, local6, batch: SendBatch::new(SEND_BATCH), segments })
     }
 
     /// Whether trains leave as one; false from the start on a kernel without `UDP_SEGMENT`, and for good once a
@@ -91,6 +103,14 @@ impl UdpTx {
         }
     }
 
+    /// The address and port that a flow's datagrams come from; none without a socket of the family. For a second way
+    /// out (the uplink TAP) that must look the same to the peer.
+    #[must_use]
+    pub fn source(&self, flow_hash: u64, v6: bool) -> Option<SocketAddr> {
+        let locals = if v6 { &self.local6 } else { &self.local4 };
+        choose(flow_hash, locals.len()).map(|index| locals[index])
+    }
+
     /// Behaves as on a kernel without `UDP_SEGMENT` from now on.
     pub fn disable_segments(&mut self) {
         self.segments = false;
@@ -105,7 +125,7 @@ impl UplinkTx for UdpTx {
                 let sockets = if v6 { &self.v6 } else { &self.v4 };
                 let mut used = 0u64;
                 for train in trains.iter().filter(|train| train.dst.is_ipv6() == v6) {
-                    match choose(train, sockets.len()) {
+                    match choose(train.flow_hash, sockets.len()) {
                         Some(index) => used |= 1 << index,
                         None => report.errors += train.count(),
                     }
@@ -119,7 +139,8 @@ impl UplinkTx for UdpTx {
                         segments: &mut self.segments,
                     };
                     let count = sockets.len();
-                    let mine = |t: &&Train<'_>| t.dst.is_ipv6() == v6 && choose(t, count) == Some(index);
+                    let mine =
+                        |t: &&Train<'_>| t.dst.is_ipv6() == v6 && choose(t.flow_hash, count) == Some(index);
                     sender.send(trains.iter().filter(mine), &mut report);
                 }
             }
@@ -134,9 +155,9 @@ impl UplinkTx for UdpTx {
 }
 
 /// The socket of a train's flow; none when there is no socket of its family.
-fn choose(train: &Train<'_>, sockets: usize) -> Option<usize> {
+fn choose(flow_hash: u64, sockets: usize) -> Option<usize> {
     // Below the low bits, which index hash tables.
-    ((train.flow_hash >> 32) as usize).checked_rem(sockets)
+    ((flow_hash >> 32) as usize).checked_rem(sockets)
 }
 
 /// One socket's turn.
