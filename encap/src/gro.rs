@@ -113,6 +113,7 @@ pub struct Gro {
     scratch: Vec<Span>,
     source: u32,
     udp: bool,
+    open: bool,
 }
 
 impl Gro {
@@ -127,6 +128,7 @@ impl Gro {
             scratch: Vec::with_capacity(slot::MAX_TCP.min(max_packets)),
             source: 0,
             udp: true,
+            open: false,
         }
     }
 
@@ -142,25 +144,33 @@ impl Gro {
         self.udp = on;
     }
 
+    /// Says whether a checksum field that holds only the folded pseudo-header sum is taken for a checksum not yet
+    /// computed even in frames that are not trusted. A kernel tunnel on the same host sends such frames one by one, with
+    /// or without an outer checksum; over a wire this accepts one more of 65,536 values. False until told.
+    pub fn accept_open(&mut self, on: bool) {
+        self.open = on;
+    }
+
     /// Offers the frame at `bufs[buf].data()[off..off + len]`.
     ///
     /// `trusted` says that an outer checksum covered it: its own is not verified again, and one that holds only the
     /// folded pseudo-header sum is taken for what it is, a checksum not yet computed. Otherwise a wrong checksum makes
-    /// the frame go alone, unchanged, for the receiver to drop.
+    /// the frame go alone, unchanged, for the receiver to drop. See also [`accept_open`](Self::accept_open).
     #[inline]
     pub fn offer(&mut self, bufs: &[Frame], buf: u16, off: u32, len: u32, trusted: bool) {
         let span = Span { buf, off, len };
         let frame = span.of(bufs);
+        let open = trusted || self.open;
         let Some(shape) = Shape::of(frame) else {
-            let vnet = self.odd(frame, trusted);
+            let vnet = self.odd(frame, open);
             self.alone(span, vnet);
             return;
         };
         let entry = shape.hash as usize % INDEX;
-        let joinable = shape.join && (self.udp || shape.form.is_tcp()) && (trusted || shape.verify(frame));
-        if !joinable {
+        let joinable = shape.join && (self.udp || shape.form.is_tcp());
+        if !joinable || !(trusted || shape.verify(frame) || (open && shape.open_vnet(frame).needs_csum())) {
             self.index[entry] = NONE;
-            self.alone(span, if trusted { shape.open_vnet(frame) } else { VnetHdr::default() });
+            self.alone(span, if open { shape.open_vnet(frame) } else { VnetHdr::default() });
             return;
         }
         let piece = Span { buf, off: off + u32::from(shape.head), len: shape.payload };
@@ -176,7 +186,7 @@ impl Gro {
             }
             return;
         }
-        let vnet = if trusted { shape.open_vnet(frame) } else { VnetHdr::default() };
+        let vnet = if open { shape.open_vnet(frame) } else { VnetHdr::default() };
         let Some(at) = self.alone(span, vnet) else { return };
         if shape.push {
             self.index[entry] = NONE;
@@ -272,14 +282,14 @@ impl Gro {
     /// Handles a frame that is not plain TCP or UDP: closes all flows if it may belong to one, and asks for a checksum
     /// when the frame's is not computed yet.
     #[cold]
-    fn odd(&mut self, frame: &[u8], trusted: bool) -> VnetHdr {
+    fn odd(&mut self, frame: &[u8], open: bool) -> VnetHdr {
         let Ok(p) = parse::parse(frame, frame.len(), false) else { return VnetHdr::default() };
         if !matches!(p.proto, checksum::TCP | checksum::UDP) {
             return VnetHdr::default();
         }
         self.index.fill(NONE);
         match checksum::l4_field(p.proto) {
-            Some(field) if trusted && p.frag == Frag::None => {
+            Some(field) if open && p.frag == Frag::None => {
                 shape::open_field(frame, usize::from(p.l4), field, checksum::pseudo(&p, p.l4_len()).fold())
             }
             _ => VnetHdr::default(),

@@ -325,6 +325,20 @@ fn an_open_checksum_is_passed_on_when_an_outer_one_covered_it() {
     let frames = [data, tcp(&Tcp { id: BASE.id + 1, seq: BASE.seq + 100, ..BASE })];
     assert_eq!(run(&frames, true)[0].count, 2);
     assert_eq!(counts(&frames), [1, 1]);
+    // Or when the owner says that such frames come one by one; a wrong checksum stays wrong.
+    let mut gro = Gro::new(4);
+    gro.accept_open(true);
+    let rig = Rig::new(std::slice::from_ref(&syn), true);
+    rig.offer(&mut gro, false);
+    assert_eq!(rig.out(&mut gro)[0].vnet.flags, VnetHdr::NEEDS_CSUM);
+    gro.clear();
+    let mut bad = frames[1].clone();
+    bad[60] ^= 1;
+    let rig = Rig::new(&[frames[0].clone(), frames[1].clone(), bad.clone()], true);
+    rig.offer(&mut gro, false);
+    let out = rig.out(&mut gro);
+    assert_eq!(out.iter().map(|o| o.count).collect::<Vec<_>>(), [2, 1]);
+    assert_eq!((&out[1].bytes, out[1].vnet), (&bad, VnetHdr::default()));
 }
 
 #[test]
