@@ -5,16 +5,18 @@ use encap::{LARGE, SMALL};
 
 use super::*;
 use crate::sys::device::MAX_PARTS;
-use crate::sys::netlink::{LinkChange, Netlink};
+use crate::sys::netlink::Netlink;
 use crate::sys::netns;
+use crate::sys::sysctl;
 use crate::sys::tun::{Tap, TapSpec};
 
 /// A TAP in the current namespace: up, with 10.7.0.1/24 and a static neighbour 10.7.0.2.
 fn up(name: &str) {
+    // No multicast listener reports between the frames that are counted.
+    sysctl::set(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1").unwrap();
     let mut nl = Netlink::open().unwrap();
     let index = nl.link(name).unwrap().index;
-    let change = LinkChange { up: Some(true), no_link_local: true, ..LinkChange::default() };
-    nl.set_link(index, &change).unwrap();
+    nl.set_up(index, true).unwrap();
     nl.add_address(index, "10.7.0.1/24".parse().unwrap(), true, false).unwrap();
     nl.add_neighbour(index, "10.7.0.2".parse().unwrap(), [2, 0, 0, 0, 0, 2]).unwrap();
 }

@@ -90,6 +90,7 @@ fn a_device_that_cannot_segment_turns_it_off_for_good() {
         let parts = [IoSlice::new(&body)];
         let train = Train { dst: &dst, flow_hash: 0, seg: 2000, total: 6000, parts: &parts };
         assert_eq!(tx.send(&[train, train]), SendReport { sent: 6, ..SendReport::default() });
+        assert!(tx.segments(), "a narrow path is no reason to stop segmenting");
         let (mut bufs, mut meta) = frames(8);
         let n = rx.rx(&mut bufs, &mut meta).unwrap();
         assert_eq!(meta[..n].iter().map(|m| m.len).sum::<usize>(), 12_000);
