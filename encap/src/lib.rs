@@ -30,6 +30,7 @@ pub mod tunnel;
 pub mod udp;
 pub mod vnet;
 pub mod vxlan;
+pub mod whole;
 pub mod wire;
 
 pub use burst::{BURST, Burst};

@@ -61,6 +61,15 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Raises the soft limit of open descriptors to the hard one: a node holds one for each pod. Where that is refused
+/// the old limit stays.
+pub fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
 /// Names the calling thread, for `ps` and `perf`; cut to 15 bytes.
 ///
 /// # Errors

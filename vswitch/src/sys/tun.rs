@@ -354,6 +354,16 @@ pub fn into_fd(iface: tun_tap::Iface) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(iface.into_raw_fd()) }
 }
 
+/// Makes the device of a plain TAP descriptor outlive its descriptors, or not.
+///
+/// # Errors
+/// Whatever the ioctl says.
+pub fn set_persist(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    // SAFETY: TUNSETPERSIST takes its value in place of a pointer and touches no memory of ours.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETPERSIST, libc::c_ulong::from(on)) })?;
+    Ok(())
+}
+
 /// Sets `O_NONBLOCK`.
 ///
 /// # Errors

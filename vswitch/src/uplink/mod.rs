@@ -83,4 +83,10 @@ pub trait UplinkTx {
 
     /// What one train may hold: datagrams (1 where the kernel cannot segment) and bytes.
     fn max_train(&self) -> (usize, usize);
+
+    /// Sends an inner super-frame as one, for the host's stack or a device below to segment; false when this uplink
+    /// cannot, or not this frame: then send its segments as a train.
+    fn send_whole(&mut self, _inner: &Frame, _dst: &SocketAddr, _vni: u32, _flow_hash: u64) -> bool {
+        false
+    }
 }

@@ -1,0 +1,256 @@
+//! The control thread: it owns what is known (configuration, addresses, attachments) and is the only one to change
+//! what the workers see.
+//!
+//! ```text
+//!  vswitch-cni, vsctl ── control socket ── client threads ──► events ──► control thread ──► snapshot ──► workers
+//!  signals, keeper, workers' notices ─────────────────────────┘   │
+//!                                      state-dir, keeper, netlink ◄┘
+//! ```
+//!
+//! Everything here may block and allocate; nothing here touches a packet. A request is carried out whole before the
+//! next, so there are no locks and no half-made attachments. State is written before what it describes is made, and
+//! removed after: whatever moment the process dies, the next start finds out what to keep and what to clear away.
+
+pub mod attach;
+pub mod keeper;
+pub mod keeper_link;
+pub mod masquerade;
+pub mod node;
+mod pods;
+mod report;
+pub mod serve;
+mod start;
+mod trace;
+mod uplinks;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use control::api::{ApiError, AttachmentId, Request, code};
+use control::attachments::{Attachment, StateDir, StateError};
+use control::config::{Config, LoadError};
+use control::ipam::Ipam;
+use crossbeam::channel::{Receiver, RecvTimeoutError};
+use serde_json::Value;
+
+use crate::compile::{NodeFacts, PeerFacts, compile};
+use crate::daemon::keeper_link::KeeperLink;
+use crate::daemon::serve::{Call, ServeError};
+use crate::snapshot::Port;
+use crate::switch::{Switch, SwitchError};
+use crate::sys::netlink::NetlinkError;
+use crate::worker::Notice;
+
+pub use start::run;
+
+/// How often the control thread looks after what nobody tells it.
+const TICK: Duration = Duration::from_secs(5);
+
+/// The daemon could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The configuration file cannot be read.
+    #[error("read configuration {}", path.display())]
+    ReadConfig {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        err: io::Error,
+    },
+    /// The configuration is wrong.
+    #[error("configuration {}:\n{err}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, line by line.
+        err: LoadError,
+    },
+    /// The uplink interface is missing.
+    #[error("node.uplink = {name:?}: no such interface on this machine")]
+    Uplink {
+        /// Its name.
+        name: String,
+    },
+    /// The MTU left for pods is too small.
+    #[error("uplink {uplink} has MTU {have}, which leaves pods {mtu}: they need at least {least}")]
+    Mtu {
+        /// The uplink.
+        uplink: String,
+        /// Its MTU.
+        have: u32,
+        /// What is left.
+        mtu: u32,
+        /// What is needed.
+        least: u32,
+    },
+    /// State could not be read or written.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// An attachment's addresses cannot be taken over.
+    #[error("attachment {id}: {err}; remove its file from {}/ports and restart the pod", dir.display())]
+    Restore {
+        /// The attachment.
+        id: AttachmentId,
+        /// The state directory.
+        dir: PathBuf,
+        /// Why.
+        err: control::ipam::IpamError,
+    },
+    /// The kernel's state could not be read.
+    #[error("read the machine's interfaces")]
+    Machine(#[source] NetlinkError),
+    /// The host's side failed.
+    #[error(transparent)]
+    Node(#[from] node::NodeError),
+    /// nftables failed.
+    #[error(transparent)]
+    Masquerade(#[from] masquerade::MasqueradeError),
+    /// The tunnel's sockets failed.
+    #[error(transparent)]
+    Uplinks(#[from] uplinks::UplinkError),
+    /// The control socket failed.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// A worker failed.
+    #[error(transparent)]
+    Switch(#[from] SwitchError),
+    /// The keeper is gone.
+    #[error("talk to the keeper")]
+    Keeper(#[source] io::Error),
+    /// A thread or signal handler could not be made.
+    #[error("start {what}")]
+    Thread {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        #[source]
+        err: io::Error,
+    },
+}
+
+/// What wakes the control thread.
+pub enum Event {
+    /// A request.
+    Call(Call),
+    /// TERM or INT.
+    Stop,
+    /// The keeper's socket closed.
+    KeeperGone,
+}
+
+/// An attached pod.
+struct Attached {
+    record: Attachment,
+    port: u32,
+}
+
+/// The control thread's state.
+pub struct Daemon {
+    config: Config,
+    state: StateDir,
+    ipam: Ipam,
+    keeper: KeeperLink,
+    switch: Switch,
+    facts: NodeFacts,
+    peers: Vec<PeerFacts>,
+    ports: Vec<Option<Arc<Port>>>,
+    attached: BTreeMap<AttachmentId, Attached>,
+    boot_id: String,
+    started: Instant,
+    restored: bool,
+    /// This kernel takes super-frames at a TAP.
+    gso_write: bool,
+    problems: Vec<String>,
+}
+
+impl Daemon {
+    /// Serves events until told to stop.
+    fn serve(&mut self, events: &Receiver<Event>) -> Result<(), DaemonError> {
+        loop {
+            match events.recv_timeout(TICK) {
+                Ok(Event::Call(call)) => {
+                    let answer = self.answer(call.request);
+                    // A client that left does not want its answer.
+                    let _ = call.reply.send(answer);
+                }
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Ok(Event::KeeperGone) => {
+                    return Err(DaemonError::Keeper(io::ErrorKind::BrokenPipe.into()));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.look_after();
+        }
+    }
+
+    fn answer(&mut self, request: Request) -> Value {
+        match request {
+            Request::Add(a) => reply(self.add(&a)),
+            Request::Del(a) => reply(self.del(&a)),
+            Request::Check(a) => reply(self.check(&a)),
+            Request::Gc(gc) => reply(self.gc(&gc)),
+            Request::Ready => reply(self.ready()),
+            Request::Status => serve::ok(self.status()),
+            Request::Ports => serve::ok(self.port_infos()),
+            Request::Routes => serve::ok(self.route_infos()),
+            Request::Peers => serve::ok(self.peer_infos()),
+            Request::Drops => serve::ok(self.drop_infos()),
+            Request::Flows => serve::ok(self.flow_infos()),
+            Request::Trace(t) => reply(self.trace(&t)),
+            Request::Config => serve::ok(control::api::ConfigReport { toml: self.config.to_toml() }),
+        }
+    }
+
+    /// Compiles and publishes what is known now; returns when it is in force everywhere.
+    fn publish(&mut self) -> Result<(), SwitchError> {
+        let snapshot = compile(&self.facts, &self.peers, &self.ports);
+        self.switch.publish(snapshot).map(|_| ())
+    }
+
+    /// What workers noticed: interfaces that are gone. Their pods are gone too, if their namespace is.
+    fn look_after(&mut self) {
+        for Notice::PortGone(port) in self.switch.notices() {
+            let gone = self.attached.iter().find(|(_, a)| a.port == port).map(|(id, _)| id.clone());
+            let Some(id) = gone else { continue };
+            let alive = self.attached.get(&id).is_some_and(|a| attach::reopen_netns(&a.record).is_ok());
+            tracing::warn!(%id, alive, "the pod's interface is gone");
+            if !alive && let Err(err) = self.detach(&id) {
+                tracing::error!(%id, %err, "clear away a vanished pod");
+            }
+        }
+    }
+
+    fn ready(&self) -> Result<(), ApiError> {
+        if self.problems.is_empty() {
+            Ok(())
+        } else {
+            Err(ApiError::new(code::NOT_AVAILABLE, self.problems.join("; ")))
+        }
+    }
+}
+
+fn reply<T: serde::Serialize>(result: Result<T, ApiError>) -> Value {
+    match result {
+        Ok(value) => serve::ok(value),
+        Err(e) => serde_json::json!({ "error": e }),
+    }
+}
+
+/// An error and its causes on one line.
+fn chain(err: &dyn std::error::Error) -> String {
+    let mut text = err.to_string();
+    let mut next = err.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,217 @@
+//! The node's own side of the network: the host's TAP `vsw0`, its routes, and what the kernel must allow.
+//!
+//! The host reaches pods through `vsw0`: one route for each cluster range via the gateway's address, whose MAC is a
+//! permanent neighbour entry, so that the host's neighbour table stays at one entry for any number of pods. The host's
+//! own address inside its pod range (the range's first, as flannel does it) is the source of what it sends to pods of
+//! other nodes. Peers reached without encapsulation have a route through the uplink. All our routes carry
+//! [`route protocol 0x76`](crate::sys::netlink::route::PROTOCOL) and are reconciled: what an earlier process left and
+//! nobody wants now is removed.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use control::config::{Config, Link, Machine};
+use encap::Mac;
+use ipnet::IpNet;
+
+use crate::snapshot::{GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6};
+use crate::sys::netlink::{LinkChange, Netlink, NetlinkError, Route, RouteFilter};
+use crate::sys::tun::{OFFLOAD_PORT, Tap, TapError, TapSpec, VNET_LEN};
+
+/// The host's interface.
+pub const HOST_IF: &str = "vsw0";
+/// Its MAC address: the same on every node, since it is seen by nobody else.
+pub const HOST_MAC: Mac = Mac([0x0a, 0x58, 0xff, 0xff, 0xff, 0x01]);
+/// Frames it queues while nobody reads.
+const QUEUE: u32 = 2000;
+
+/// The node could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The TAP could not be opened.
+    #[error("open host interface {HOST_IF}: {}", hint(err))]
+    Tap {
+        /// Why.
+        #[source]
+        err: TapError,
+    },
+    /// Netlink refused.
+    #[error("set up the host's side")]
+    Netlink(#[from] NetlinkError),
+    /// A kernel setting could not be written.
+    #[error("write {value} to {}", path.display())]
+    Sysctl {
+        /// The setting.
+        path: PathBuf,
+        /// Its value.
+        value: &'static str,
+        /// Why.
+        #[source]
+        err: io::Error,
+    },
+}
+
+fn hint(err: &TapError) -> &'static str {
+    match err {
+        TapError::Open(e) if e.kind() == io::ErrorKind::NotFound => {
+            "/dev/net/tun is missing (load the tun module)"
+        }
+        TapError::Open(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            "no permission for /dev/net/tun (run as root, or give the process CAP_NET_ADMIN and access to the device)"
+        }
+        TapError::Attach { .. } => {
+            "the kernel refused it (CAP_NET_ADMIN missing, or another process holds the interface)"
+        }
+        _ => "the kernel refused it",
+    }
+}
+
+/// What this machine is, for the defaults of the configuration.
+///
+/// # Errors
+/// When netlink fails.
+pub fn machine() -> Result<Machine, NetlinkError> {
+    let mut nl = Netlink::open()?;
+    let mut links = std::collections::BTreeMap::new();
+    let mut names = std::collections::BTreeMap::new();
+    for link in nl.links()? {
+        names.insert(link.index, link.name.clone());
+        links.insert(link.name, Link { mtu: link.mtu, addresses: Vec::new() });
+    }
+    for a in nl.addresses(None)? {
+        if let Some(link) = names.get(&a.index).and_then(|n| links.get_mut(n)) {
+            link.addresses.push(a.net);
+        }
+    }
+    let default = match nl.default_route(false)? {
+        Some(r) => Some(r),
+        None => nl.default_route(true)?,
+    };
+    Ok(Machine {
+        hostname: std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|h| h.trim().to_owned()),
+        default_uplink: default.and_then(|r| r.oif).and_then(|i| names.get(&i).cloned()),
+        links,
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+    })
+}
+
+/// Opens `vsw0`, or takes up the descriptor kept from before.
+///
+/// # Errors
+/// See [`NodeError`].
+pub fn open_host_tap(kept: Option<std::os::fd::OwnedFd>) -> Result<Tap, NodeError> {
+    if let Some(fd) = kept {
+        match Tap::adopt(fd, VNET_LEN, OFFLOAD_PORT) {
+            Ok(tap) => return Ok(tap),
+            Err(err) => {
+                tracing::warn!(%err, "the kept descriptor of {HOST_IF} is of no use; opening it anew")
+            }
+        }
+    }
+    Tap::open(&TapSpec { exclusive: false, ..TapSpec::port(HOST_IF) }).map_err(|err| NodeError::Tap { err })
+}
+
+/// Configures `vsw0`, the host's routes and its forwarding.
+///
+/// # Errors
+/// See [`NodeError`].
+pub fn configure(
+    config: &Config,
+    mtu: u32,
+    routers: &[IpAddr],
+    direct: &[(IpNet, IpAddr)],
+) -> Result<(), NodeError> {
+    let mut nl = Netlink::open()?;
+    let index = nl.link(HOST_IF)?.index;
+    let v6 = routers.iter().any(IpAddr::is_ipv6);
+    if v6 {
+        sysctl(&format!("net/ipv6/conf/{HOST_IF}/accept_ra"), "0")?;
+    }
+    let change = LinkChange {
+        mac: Some(HOST_MAC.0),
+        mtu: Some(mtu),
+        txqueuelen: Some(QUEUE),
+        no_link_local: true,
+        ..LinkChange::default()
+    };
+    nl.set_link(index, &change)?;
+    nl.set_up(index, true)?;
+    sysctl(&format!("net/ipv4/conf/{HOST_IF}/rp_filter"), "0")?;
+    sysctl(&format!("net/ipv4/conf/{HOST_IF}/forwarding"), "1")?;
+    sysctl("net/ipv4/ip_forward", "1")?;
+    if v6 {
+        sysctl("net/ipv6/conf/all/forwarding", "1")?;
+    }
+    for a in nl.addresses(Some(index))? {
+        if !a.link_scope && !routers.contains(&a.net.addr()) {
+            nl.del_address(index, a.net)?;
+        }
+    }
+    for r in routers {
+        nl.add_address(index, IpNet::from(*r), true, true)?;
+        nl.add_neighbour(index, gateway(r), GATEWAY_MAC.0)?;
+    }
+    let wanted = routes(&mut nl, config, index, mtu, routers, direct)?;
+    for route in &wanted {
+        nl.replace_route(route)?;
+    }
+    for old in nl.routes(RouteFilter::OURS)? {
+        let same = |w: &Route| w.dst == old.dst && w.oif == old.oif && w.via == old.via;
+        if !wanted.iter().any(same) {
+            // Gone between the listing and now is as good as removed.
+            match nl.del_route(&old) {
+                Err(e) if !e.is_absent() => return Err(e.into()),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn routes(
+    nl: &mut Netlink,
+    config: &Config,
+    host: u32,
+    mtu: u32,
+    routers: &[IpAddr],
+    direct: &[(IpNet, IpAddr)],
+) -> Result<Vec<Route>, NetlinkError> {
+    let mut wanted = Vec::new();
+    for net in config.network.cluster_cidrs.iter().chain(&config.network.pod_cidrs) {
+        let Some(router) = routers.iter().find(|r| r.is_ipv6() == matches!(net, IpNet::V6(_))) else {
+            continue;
+        };
+        wanted.push(Route {
+            via: Some(gateway(router)),
+            oif: Some(host),
+            onlink: true,
+            source: Some(*router),
+            mtu: Some(mtu),
+            ..Route::to(net.trunc())
+        });
+    }
+    if !direct.is_empty() {
+        let uplink = nl.link(&config.node.uplink)?.index;
+        wanted.extend(direct.iter().map(|(net, via)| Route {
+            via: Some(*via),
+            oif: Some(uplink),
+            onlink: true,
+            ..Route::to(net.trunc())
+        }));
+    }
+    Ok(wanted)
+}
+
+fn gateway(router: &IpAddr) -> IpAddr {
+    if router.is_ipv6() { GATEWAY_V6.into() } else { GATEWAY_V4.into() }
+}
+
+fn sysctl(name: &str, value: &'static str) -> Result<(), NodeError> {
+    let path = Path::new("/proc/sys").join(name);
+    // A read-only /proc/sys (a container) is fine as long as the value is there already.
+    if std::fs::read_to_string(&path).is_ok_and(|v| v.trim() == value) {
+        return Ok(());
+    }
+    std::fs::write(&path, value).map_err(|err| NodeError::Sysctl { path, value, err })
+}

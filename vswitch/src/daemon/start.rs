@@ -1,0 +1,372 @@
+//! Starting the switch process: check everything, take up what the keeper held, then make what is missing.
+//!
+//! Whatever can be wrong with the configuration, the state directory or the sockets is found before the first interface
+//! or rule is made; when a later step fails on a fresh start, what was made is removed again.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use control::attachments::{Attachment, StateDir, boot_id};
+use control::config::{Config, Tunnel as TunnelConfig};
+use control::ipam::Ipam;
+use control::mac::Mac;
+use crossbeam::channel::{Sender, bounded};
+use ipnet::IpNet;
+
+use super::attach::{self, Opened};
+use super::keeper_link::{KeeperLink, names};
+use super::{Daemon, DaemonError, Event, chain, masquerade, node, pods, serve, uplinks};
+use crate::compile::{NodeFacts, PeerFacts};
+use crate::counters::port_stats;
+use crate::datapath::Sizes;
+use crate::snapshot::{Port, PortKind, peer_stats};
+use crate::switch::Switch;
+use crate::sys::scm;
+use crate::sys::tun::{OFFLOAD_PORT, Tap, VNET_LEN};
+
+/// Runs the switch process until it is told to end.
+///
+/// # Errors
+/// What could not be set up; nothing half-made is left behind.
+pub fn run(config: &Path) -> Result<(), DaemonError> {
+    let (tx, events) = bounded(1024);
+    watch_signals(tx.clone())?;
+    let (mut daemon, socket) = start(config, &tx)?;
+    let outcome = daemon.serve(&events);
+    if matches!(outcome, Ok(())) {
+        // A stop on request: nobody will answer here until the next start.
+        let _ = std::fs::remove_file(socket);
+    }
+    outcome
+}
+
+fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::PathBuf), DaemonError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|err| DaemonError::ReadConfig { path: path.to_owned(), err })?;
+    let machine = node::machine().map_err(DaemonError::Machine)?;
+    let config =
+        Config::load(&text, &machine).map_err(|err| DaemonError::Config { path: path.to_owned(), err })?;
+    let name = config.node.uplink.clone();
+    let uplink = machine.links.get(&name).ok_or(DaemonError::Uplink { name })?;
+    let (mtu, least) = (config.pod_mtu(uplink.mtu), config.least_mtu());
+    if mtu < least {
+        return Err(DaemonError::Mtu { uplink: config.node.uplink.clone(), have: uplink.mtu, mtu, least });
+    }
+    let keeper = KeeperLink::new(keeper_socket());
+    let mut held = keeper.take_all().map_err(DaemonError::Keeper)?;
+    let restored = !held.is_empty();
+    let state = StateDir::open(&config.node.state_dir)?;
+    let vtep_mac = vtep_mac(&config, &state)?;
+    let mut loaded = state.load()?;
+    if !loaded.problems.is_empty() {
+        return Err(loaded.problems.swap_remove(0).into());
+    }
+    let mut ipam = Ipam::new(&config.network.pod_cidrs);
+    let boot = boot_id().map_err(|err| DaemonError::Thread { what: "with this machine's boot id", err })?;
+    let alive = sift(&state, loaded.attachments, &boot)?;
+    for a in &alive {
+        let restore = ipam.restore(&a.id(), &a.addresses);
+        restore.map_err(|err| DaemonError::Restore {
+            id: a.id(),
+            dir: config.node.state_dir.clone(),
+            err,
+        })?;
+    }
+    let facts = facts(&config, vtep_mac, mtu);
+    let uplinks = uplinks::open(&config, &keeper, &mut held)?;
+    let socket = config.node.socket();
+    let listener = match held.remove(names::CONTROL) {
+        Some(fd) => serve::adopt(fd),
+        None => serve::bind(&socket)?,
+    };
+    let undo =
+        Undo { armed: !restored, socket: socket.clone(), host: !machine.links.contains_key(node::HOST_IF) };
+    keeper.put(names::CONTROL, &listener).map_err(DaemonError::Keeper)?;
+
+    let host = node::open_host_tap(held.remove(names::HOST))?;
+    keeper.put(names::HOST, &host).map_err(DaemonError::Keeper)?;
+    let peers = peers(&config, config.node.workers);
+    let routers: Vec<IpAddr> = [facts.router(false), facts.router(true)].into_iter().flatten().collect();
+    node::configure(&config, mtu, &routers, &direct_routes(&config, &peers, &facts))?;
+    if config.network.masquerade {
+        masquerade::install(&config.network.cluster_cidrs, &config.network.pod_cidrs)?;
+    } else {
+        masquerade::remove()?;
+    }
+    // Needs the interface up; a kernel that refuses gets single packets (performance over nothing at all).
+    let gso_write = crate::port::tap::probe_gso_write(&host).unwrap_or(true);
+    let (workers, whole) = uplinks.into_workers(&config)?;
+    let mut daemon = Daemon {
+        switch: Switch::start(workers, Sizes::default())?,
+        config,
+        state,
+        ipam,
+        keeper,
+        facts,
+        peers,
+        ports: Vec::new(),
+        attached: BTreeMap::new(),
+        boot_id: boot,
+        started: Instant::now(),
+        restored,
+        gso_write,
+        problems: Vec::new(),
+    };
+    for peer in &mut daemon.peers {
+        peer.whole = whole;
+    }
+    daemon.plug_host(host)?;
+    daemon.take_up(alive, &mut held)?;
+    daemon.drop_unknown(&held);
+    let calls = events.clone();
+    serve::start(listener, calls).map_err(|err| DaemonError::Thread { what: "the control socket", err })?;
+    watch_keeper(&daemon.keeper, events.clone())?;
+    daemon.keeper.ready().map_err(DaemonError::Keeper)?;
+    undo.disarm();
+    tracing::info!(
+        node = daemon.config.node.name,
+        tunnel = daemon.config.tunnel.kind(),
+        mtu,
+        pods = daemon.attached.len(),
+        peers = daemon.peers.len(),
+        "forwarding"
+    );
+    Ok((daemon, socket))
+}
+
+/// Takes back what a failed fresh start made.
+struct Undo {
+    armed: bool,
+    socket: std::path::PathBuf,
+    host: bool,
+}
+
+impl Undo {
+    fn disarm(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        let _ = std::fs::remove_file(&self.socket);
+        let _ = masquerade::remove();
+        if self.host
+            && let Ok(mut nl) = crate::sys::netlink::Netlink::open()
+            && let Ok(link) = nl.link(node::HOST_IF)
+        {
+            let _ = nl.delete_link(link.index);
+        }
+    }
+}
+
+/// The keeper's socket, when there is one at its place.
+fn keeper_socket() -> Option<OwnedFd> {
+    crate::sys::process::inherited(super::keeper::SWITCH_FD).ok()
+}
+
+fn vtep_mac(config: &Config, state: &StateDir) -> Result<Mac, DaemonError> {
+    let TunnelConfig::Vxlan { vtep_mac, .. } = &config.tunnel else { return Ok(Mac::default()) };
+    if let Some(mac) = vtep_mac {
+        return Ok(*mac);
+    }
+    if let Some(mac) = state.vtep_mac()? {
+        return Ok(mac);
+    }
+    let [a, b, c, d, e, _, _, _] = crate::switch::random_seed()[0].to_be_bytes();
+    let mac = Mac([0x0e, a, b, c, d, e]);
+    state.save_vtep_mac(mac)?;
+    Ok(mac)
+}
+
+fn facts(config: &Config, vtep_mac: Mac, mtu: u32) -> NodeFacts {
+    let (tunnel, tunnel_port) = match config.tunnel {
+        TunnelConfig::Vxlan { vni, port, .. } => (Some(encap::Tunnel::Vxlan { vni }), port),
+        TunnelConfig::Udp { port, .. } => (Some(encap::Tunnel::Udp), port),
+        TunnelConfig::Direct => (None, 0),
+    };
+    let v4 = config.node.address.map(IpAddr::V4);
+    NodeFacts {
+        cluster_cidrs: config.network.cluster_cidrs.clone(),
+        pod_cidrs: config.network.pod_cidrs.clone(),
+        addresses: v4.into_iter().chain(config.node.address6.map(IpAddr::V6)).collect(),
+        tunnel,
+        tunnel_port,
+        vtep_mac: encap::Mac(vtep_mac.0),
+        mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
+    }
+}
+
+fn peers(config: &Config, workers: usize) -> Vec<PeerFacts> {
+    let cross_subnet = matches!(
+        config.tunnel,
+        TunnelConfig::Vxlan { cross_subnet: true, .. } | TunnelConfig::Udp { cross_subnet: true, .. }
+    );
+    let near = |a: IpAddr| match a {
+        IpAddr::V4(a) => config.node.subnet.is_some_and(|n| n.contains(&a)),
+        IpAddr::V6(a) => config.node.subnet6.is_some_and(|n| n.contains(&a)),
+    };
+    config
+        .peers
+        .iter()
+        .map(|p| {
+            let reach = config.reach(p);
+            let others = p.address.map(IpAddr::V4).into_iter().chain(p.address6.map(IpAddr::V6));
+            let mut addresses: Vec<IpAddr> = reach.into_iter().collect();
+            addresses.extend(others.filter(|a| Some(*a) != reach));
+            PeerFacts {
+                name: p.name.clone(),
+                direct: cross_subnet && reach.is_some_and(near),
+                addresses,
+                pod_cidrs: p.pod_cidrs.clone(),
+                vtep_mac: encap::Mac(p.vtep_mac.unwrap_or_default().0),
+                whole: false,
+                stats: peer_stats(workers),
+            }
+        })
+        .collect()
+}
+
+/// Routes the host needs for peers reached without encapsulation, each through an address of the range's family.
+fn direct_routes(config: &Config, peers: &[PeerFacts], facts: &NodeFacts) -> Vec<(IpNet, IpAddr)> {
+    let direct = peers.iter().zip(&config.peers).filter(|(p, _)| p.direct || facts.tunnel.is_none());
+    direct
+        .flat_map(|(p, c)| {
+            p.pod_cidrs.iter().filter_map(|net| {
+                let via = match net {
+                    IpNet::V4(_) => c.address.map(IpAddr::V4),
+                    IpNet::V6(_) => c.address6.map(IpAddr::V6),
+                };
+                via.map(|via| (*net, via))
+            })
+        })
+        .collect()
+}
+
+/// Keeps the attachments whose namespace is still there; forgets the others.
+fn sift(state: &StateDir, all: Vec<Attachment>, boot: &str) -> Result<Vec<Attachment>, DaemonError> {
+    let mut alive = Vec::with_capacity(all.len());
+    for a in all {
+        if a.boot_id == boot && attach::reopen_netns(&a).is_ok() {
+            alive.push(a);
+        } else {
+            tracing::info!(id = %a.id(), pod = %a.pod, "its network namespace is gone: its addresses are free again");
+            state.remove(&a.id())?;
+        }
+    }
+    Ok(alive)
+}
+
+impl Daemon {
+    fn plug_host(&mut self, tap: Tap) -> Result<(), DaemonError> {
+        let what = "the host's interface";
+        let halves = pods::halves(Opened::Tap(tap), self.gso_write)
+            .map_err(|err| DaemonError::Thread { what, err })?;
+        self.ports.push(Some(Arc::new(Port {
+            id: 0,
+            name: node::HOST_IF.to_owned(),
+            kind: PortKind::Host,
+            mac: node::HOST_MAC,
+            v4: None,
+            v6: None,
+            mtu: self.facts.mtu,
+            tx: halves.tx,
+            stats: port_stats(self.switch.workers()),
+        })));
+        self.publish()?;
+        Ok(self.switch.add_port(0, halves.rx, halves.fd)?)
+    }
+
+    /// Takes up the pods of before: by the descriptors kept, else by opening their persistent interfaces again.
+    fn take_up(
+        &mut self,
+        alive: Vec<Attachment>,
+        held: &mut BTreeMap<String, OwnedFd>,
+    ) -> Result<(), DaemonError> {
+        for a in alive {
+            let id = a.id();
+            let kept = held.remove(&pods::keeper_name(&id)).and_then(|fd| self.adopt(&a, fd));
+            let opened = match kept {
+                Some(opened) => Ok(opened),
+                None => {
+                    attach::reopen_netns(&a).and_then(|ns| attach::reopen(&ns, &a, self.config.node.offload))
+                }
+            };
+            let plugged = match opened {
+                Ok(opened) => self.plug(&id, a, opened).map_err(|e| e.to_string()),
+                Err(e) => Err(chain(&e)),
+            };
+            if let Err(err) = plugged {
+                // Its interface is gone: an ADD that never finished, or a pod that is ending.
+                tracing::warn!(%id, err, "cannot be taken up again; forgotten");
+                if let Err(err) = self.detach(&id) {
+                    tracing::error!(%id, %err, "forget");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn adopt(&self, a: &Attachment, fd: OwnedFd) -> Option<Opened> {
+        if !self.config.node.offload {
+            return Some(Opened::Plain(fd));
+        }
+        match Tap::adopt(fd, VNET_LEN, OFFLOAD_PORT) {
+            Ok(tap) => Some(Opened::Tap(tap)),
+            Err(err) => {
+                tracing::warn!(id = %a.id(), err = %chain(&err), "the kept descriptor is of no use");
+                None
+            }
+        }
+    }
+
+    /// Lets the keeper close what nobody has a record of.
+    fn drop_unknown(&self, held: &BTreeMap<String, OwnedFd>) {
+        for name in held.keys() {
+            tracing::info!(name, "kept descriptor without a use: closed");
+            if let Err(err) = self.keeper.forget(name) {
+                tracing::error!(name, %err, "let the keeper forget");
+            }
+        }
+    }
+}
+
+fn watch_signals(events: Sender<Event>) -> Result<(), DaemonError> {
+    use std::io::Read;
+    let failed = |err| DaemonError::Thread { what: "the signal handler", err };
+    let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::low_level::pipe::register(signal, theirs.try_clone().map_err(failed)?)
+            .map_err(failed)?;
+    }
+    let spawned = std::thread::Builder::new().name("signals".into()).spawn(move || {
+        let _handlers = theirs;
+        let mut byte = [0];
+        while matches!(ours.read(&mut byte), Ok(1)) {
+            if events.send(Event::Stop).is_err() {
+                return;
+            }
+        }
+    });
+    spawned.map(|_| ()).map_err(failed)
+}
+
+fn watch_keeper(keeper: &KeeperLink, events: Sender<Event>) -> Result<(), DaemonError> {
+    let Some(socket) = keeper.socket() else { return Ok(()) };
+    let socket = socket.try_clone_to_owned().map_err(DaemonError::Keeper)?;
+    let spawned = std::thread::Builder::new().name("keeper".into()).spawn(move || {
+        let mut buffer = [0; 64];
+        // The keeper says nothing after the start; the end of the socket is its end.
+        while matches!(scm::recv(&socket, &mut buffer), Ok((n, _)) if n > 0) {}
+        let _ = events.send(Event::KeeperGone);
+    });
+    spawned.map(|_| ()).map_err(|err| DaemonError::Thread { what: "the keeper's watch", err })
+}

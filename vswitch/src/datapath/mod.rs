@@ -1,0 +1,300 @@
+//! One worker's data path: a batch in, everything in it delivered, answered or dropped before the next.
+//!
+//! Owned by one thread; knows the seams ([`PortTx`](crate::port::PortTx), [`UplinkTx`]) and no socket. Takes no lock,
+//! reads no clock (time is an argument), and allocates nothing after start: frames come from its own pool, the rest
+//! lies in arrays made once. The decision itself is [`crate::pipeline`]'s.
+//!
+//! * `mod.rs`: from a port: admit, flow cache, forward.
+//! * `deliver.rs`: writing to ports, with the offloads the port has.
+//! * `tunnel.rs`: toward peers: trains for the uplink.
+//! * `uplink.rs`: from peers: decapsulate, merge, deliver.
+//! * `answer.rs`: what the gateway says itself: ARP, neighbour discovery, ping, ICMP errors.
+
+mod answer;
+mod deliver;
+mod tunnel;
+mod uplink;
+
+use std::sync::Arc;
+
+use crossbeam::utils::CachePadded;
+use encap::{Burst, Frag, Frame, Gro, Parsed, Pool, Segmenter, VnetHdr};
+use policy::{FlowKey, HashKey};
+
+use crate::counters::{DropReason, PortStats, WorkerCounters};
+use crate::flow::FlowCache;
+use crate::icmp_limit::IcmpLimit;
+use crate::pipeline::{self, Action, Admit, Ingress, Silent};
+use crate::snapshot::{GATEWAY_MAC, Port, PortKind, Snapshot};
+use crate::uplink::UplinkTx;
+
+/// How large a worker's tables and pools are.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Flows remembered.
+    pub flows: usize,
+    /// Small frames kept.
+    pub small: usize,
+    /// Large frames kept.
+    pub large: usize,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Sizes { flows: 16_384, small: 256, large: 40 }
+    }
+}
+
+/// Packets one receive batch of the uplink can hold: 16 buffers of up to 64 datagrams.
+const MERGE: usize = 16 * 64;
+
+/// A worker's data path.
+pub struct Datapath {
+    merge: Gro,
+    core: Core,
+}
+
+/// All but the merging stage, apart so that a merged packet can be delivered while the merger lends it out.
+struct Core {
+    index: usize,
+    counters: Arc<CachePadded<WorkerCounters>>,
+    pool: Pool,
+    flows: FlowCache<Action>,
+    hash: HashKey,
+    split: Segmenter,
+    staged: Vec<Staged>,
+    limit: IcmpLimit,
+}
+
+/// A frame on its way to a peer, MAC addresses and TTL done.
+struct Staged {
+    frame: Frame,
+    peer: u32,
+    hash: u64,
+    /// The switch made it itself: it is in `generated`, not in `received`.
+    made: bool,
+}
+
+/// A packet as the data path handles it: contiguous headers, and what they say.
+struct Packet<'a> {
+    p: &'a Parsed,
+    vnet: VnetHdr,
+    /// Length of the whole frame, Ethernet header included.
+    len: usize,
+    /// Packets of the wire it stands for.
+    count: u64,
+    hash: u64,
+}
+
+impl Packet<'_> {
+    /// Largest IP packet it will be on a wire: a super-frame counts as one of its segments, with the headers it really
+    /// has (`hdr_len` is only a claim of the sender's).
+    fn ip_size(&self, head: &[u8]) -> usize {
+        let whole = self.p.ip_len as usize;
+        if !self.vnet.is_gso() {
+            return whole;
+        }
+        let l4 = usize::from(self.p.l4);
+        let header = match self.p.proto {
+            6 => head.get(l4 + 12).map_or(60, |b| usize::from(b >> 4) * 4),
+            _ => 8,
+        };
+        whole.min(l4 - usize::from(self.p.l3) + header + usize::from(self.vnet.gso_size))
+    }
+}
+
+impl Datapath {
+    /// A data path for the worker with this index. `seed` keys its hash; `counters` is its block.
+    pub fn new(
+        index: usize,
+        sizes: Sizes,
+        seed: [u64; 2],
+        counters: Arc<CachePadded<WorkerCounters>>,
+    ) -> Datapath {
+        let mut merge = Gro::new(MERGE);
+        // A kernel peer on the same host leaves inner checksums open (only the pseudo-header's sum is there), and its
+        // lone datagrams do not tell whether an outer checksum covered them. They are taken: the alternative is to
+        // lose every connection's SYN, the risk is one corrupt packet in 65,536 whose checksum field happens to fit.
+        merge.accept_open(true);
+        Datapath {
+            merge,
+            core: Core {
+                index,
+                counters,
+                pool: Pool::new(sizes.small, sizes.large),
+                flows: FlowCache::new(sizes.flows),
+                hash: HashKey::new(seed[0], seed[1]),
+                split: Segmenter::new(),
+                staged: Vec::with_capacity(encap::BURST * 2),
+                limit: IcmpLimit::default(),
+            },
+        }
+    }
+
+    /// The worker's frames.
+    pub fn pool(&mut self) -> &mut Pool {
+        &mut self.core.pool
+    }
+
+    /// The worker's flow cache, for those who show it.
+    pub fn flows(&self) -> &FlowCache<Action> {
+        &self.core.flows
+    }
+
+    /// The worker's counters.
+    pub fn counters(&self) -> &Arc<CachePadded<WorkerCounters>> {
+        &self.core.counters
+    }
+
+    /// Takes every frame of `burst`, read from `port`, to its end. `now_ms` is the time of this turn.
+    pub fn from_port(
+        &mut self,
+        snap: &Snapshot,
+        port: &Port,
+        burst: &mut Burst,
+        up: &mut dyn UplinkTx,
+        now_ms: u64,
+    ) {
+        for frame in burst.drain(..) {
+            self.core.port_frame(snap, port, frame, now_ms);
+        }
+        self.core.flush(snap, up);
+    }
+}
+
+impl Core {
+    fn stats<'a>(&self, port: &'a Port) -> &'a PortStats {
+        &port.stats[self.index]
+    }
+
+    fn port_frame(&mut self, snap: &Snapshot, port: &Port, mut frame: Frame, now_ms: u64) {
+        let stats = self.stats(port);
+        self.counters.received.incr();
+        stats.rx_packets.incr();
+        stats.rx_bytes.add(frame.len() as u64);
+        let (len, vnet) = (frame.len(), frame.vnet);
+        if vnet != VnetHdr::default() && vnet.check(len).is_err() {
+            return self.drop_frame(port, frame, DropReason::BadOffload);
+        }
+        let p = match encap::parse::parse(frame.data(), len, vnet.is_gso()) {
+            Ok(p) => p,
+            Err(e) => return self.drop_frame(port, frame, pipeline::parse_drop(e)),
+        };
+        match pipeline::admit(port, &p) {
+            Admit::Route => {}
+            Admit::Arp => return self.arp(port, frame),
+            Admit::Nd => return self.nd(port, frame, &p),
+            Admit::Drop(reason) => return self.drop_frame(port, frame, reason),
+        }
+        // What follows the packet is padding: it is not sent on, and no checksum may claim to lie there.
+        frame.truncate(usize::from(p.l3) + p.ip_len as usize);
+        let len = frame.len();
+        if vnet != VnetHdr::default() && (vnet.check(len).is_err() || vnet.agrees(&p).is_err()) {
+            return self.drop_frame(port, frame, DropReason::BadOffload);
+        }
+        if !vnet.needs_csum() && !vnet.is_gso() {
+            // Nothing is left to do for it; what else its header says would only confuse the receiver.
+            frame.vnet = VnetHdr::default();
+        }
+        let vnet = frame.vnet;
+        let (action, hash) = self.decide(snap, Ingress::Port(port), &p, len, 1, now_ms);
+        let pkt = Packet { p: &p, vnet, len, count: 1, hash };
+        match action {
+            Action::Port(id) => match snap.port(id) {
+                Some(to) => match self.forwardable(&pkt, frame.data(), to.mtu) {
+                    Ok(()) => {
+                        rewrite(frame.data_mut(), to, &p);
+                        self.deliver(to, &pkt, frame.data(), &[], &[]);
+                        self.pool.give(frame);
+                    }
+                    Err(reason) => self.refuse(port, frame, &pkt, reason, to.mtu, now_ms),
+                },
+                None => self.drop_frame(port, frame, DropReason::PortDown),
+            },
+            Action::Peer(i) => match snap.peers.get(i as usize) {
+                Some(peer) => match self.forwardable(&pkt, frame.data(), peer.mtu) {
+                    Ok(()) => {
+                        encap::rewrite::set_macs(frame.data_mut(), peer.vtep_mac, snap.node.vtep_mac);
+                        encap::rewrite::dec_ttl(frame.data_mut(), &p);
+                        self.stage(Staged { frame, peer: i, hash, made: false });
+                    }
+                    Err(reason) => self.refuse(port, frame, &pkt, reason, peer.mtu, now_ms),
+                },
+                None => self.drop_frame(port, frame, DropReason::NoRoute),
+            },
+            Action::Gateway => self.gateway(port, frame, &pkt),
+            Action::Drop(reason) => self.refuse(port, frame, &pkt, reason, 0, now_ms),
+        }
+    }
+
+    /// The action for a packet: remembered, or decided now.
+    fn decide(
+        &mut self,
+        snap: &Snapshot,
+        from: Ingress<'_>,
+        p: &Parsed,
+        len: usize,
+        count: u64,
+        now_ms: u64,
+    ) -> (Action, u64) {
+        let key = flow_key(from, p);
+        let hash = key.hash(&self.hash);
+        let flow = match self.flows.get(&key, hash, snap.epoch) {
+            Some(flow) => {
+                self.counters.flow_hits.add(count);
+                flow
+            }
+            None => {
+                self.counters.flow_misses.add(count);
+                let action = pipeline::resolve(snap, from, p, &mut Silent);
+                self.flows.put(key, hash, snap.epoch, action, now_ms)
+            }
+        };
+        flow.packets += count;
+        flow.bytes += len as u64;
+        flow.last_ms = now_ms;
+        (flow.action, hash)
+    }
+
+    /// What depends on the packet and not on its flow: TTL and size.
+    fn forwardable(&self, pkt: &Packet<'_>, head: &[u8], mtu: u16) -> Result<(), DropReason> {
+        if pkt.p.ttl <= 1 {
+            return Err(DropReason::TtlExceeded);
+        }
+        if pkt.ip_size(head) > usize::from(mtu) {
+            return Err(DropReason::TooBig);
+        }
+        Ok(())
+    }
+
+    /// Drops a frame read from `port`, silently but for the counter.
+    fn drop_frame(&mut self, port: &Port, frame: Frame, reason: DropReason) {
+        self.counters.dropped(reason, 1);
+        self.stats(port).rx_dropped.incr();
+        self.pool.give(frame);
+    }
+}
+
+/// The key of a packet's flow.
+fn flow_key(from: Ingress<'_>, p: &Parsed) -> FlowKey {
+    FlowKey {
+        src: p.src,
+        dst: p.dst,
+        sport: p.sport,
+        dport: p.dport,
+        proto: p.proto,
+        frag: u8::from(p.frag == Frag::Later),
+        ingress: from.id(),
+    }
+}
+
+/// What a router changes before it hands a packet to `to`.
+fn rewrite(head: &mut [u8], to: &Port, p: &Parsed) {
+    encap::rewrite::set_macs(head, to.mac, GATEWAY_MAC);
+    encap::rewrite::dec_ttl(head, p);
+}
+
+/// Is this the host's port?
+fn is_host(port: &Port) -> bool {
+    port.kind == PortKind::Host
+}

@@ -1,0 +1,268 @@
+//! From peers: receive buffers become inner packets, merged where they belong together, and are delivered.
+//!
+//! A buffer of a socket with `UDP_GRO` has one of two layouts: a train of equal datagrams, each with a tunnel header
+//! of its own; or one tunnel header and one giant inner frame, as a kernel on the same host sends them. They are told
+//! apart by the inner IP length, never by the control message alone.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use encap::{Frame, Tunnel, VnetHdr};
+
+use super::{Datapath, Packet, rewrite};
+use crate::counters::DropReason;
+use crate::pipeline::{self, Action, Ingress, ethertype};
+use crate::snapshot::{Peer, Snapshot};
+use crate::uplink::{RecvMeta, UplinkTx};
+
+const ETH: usize = 14;
+
+impl Datapath {
+    /// Takes every datagram of `bufs`, received from the uplink, to its end.
+    pub fn from_uplink(
+        &mut self,
+        snap: &Snapshot,
+        bufs: &mut [Frame],
+        meta: &[RecvMeta],
+        up: &mut dyn UplinkTx,
+        now_ms: u64,
+    ) {
+        // One run of buffers from the same peer at a time: merged packets then have one ingress.
+        let mut from = 0;
+        while from < meta.len() {
+            let addr = encap::from_ip(meta[from].addr.ip());
+            let run = meta[from..].iter().take_while(|m| encap::from_ip(m.addr.ip()) == addr).count();
+            let to = from + run;
+            match snap.peer_of.get(&addr).and_then(|&i| Some((i, snap.peers.get(i as usize)?))) {
+                Some((i, peer)) => {
+                    self.from_peer(snap, i, peer, &mut bufs[from..to], &meta[from..to], now_ms)
+                }
+                None => {
+                    let n: usize = meta[from..to].iter().map(datagrams).sum();
+                    self.core.counters.received.add(n as u64);
+                    self.core.counters.dropped(DropReason::UnknownPeer, n as u64);
+                }
+            }
+            from = to;
+        }
+        self.core.flush(snap, up);
+    }
+
+    fn from_peer(
+        &mut self,
+        snap: &Snapshot,
+        index: u32,
+        peer: &Peer,
+        bufs: &mut [Frame],
+        meta: &[RecvMeta],
+        now_ms: u64,
+    ) {
+        self.merge.clear();
+        for (i, m) in meta.iter().enumerate() {
+            let offered = match snap.node.tunnel {
+                Some(Tunnel::Vxlan { vni }) => self.offer_vxlan(snap, vni, peer, bufs, i, m),
+                Some(Tunnel::Udp) => self.offer_bare(bufs, i, m),
+                None => {
+                    let n = datagrams(m) as u64;
+                    self.core.counters.received.add(n);
+                    Err((DropReason::UnknownPeer, n))
+                }
+            };
+            if let Err((reason, n)) = offered {
+                self.core.counters.dropped(reason, n);
+            }
+        }
+        for i in 0..self.merge.len() {
+            let merged = self.merge.packet(i);
+            self.core.peer_packet(snap, index, merged, bufs, now_ms);
+        }
+    }
+
+    /// Offers the inner frames of one buffer of VXLAN datagrams.
+    fn offer_vxlan(
+        &mut self,
+        snap: &Snapshot,
+        vni: u32,
+        peer: &Peer,
+        bufs: &[Frame],
+        buf: usize,
+        m: &RecvMeta,
+    ) -> Result<(), (DropReason, u64)> {
+        let data = &bufs[buf].data()[..m.len.min(bufs[buf].len())];
+        let counters = &self.core.counters;
+        let inner = |d: &[u8]| -> Result<usize, DropReason> {
+            let (got, off) = encap::vxlan::parse(d).map_err(|_| DropReason::BadTunnelHeader)?;
+            if got != vni {
+                return Err(DropReason::WrongVni);
+            }
+            match d.get(off..off + 6) {
+                Some(mac) if mac == snap.node.vtep_mac.0 => Ok(off),
+                Some(_) => Err(DropReason::ForeignMac),
+                None => Err(DropReason::Truncated),
+            }
+        };
+        if let Some(vnet) = giant(data, m, peer.mtu) {
+            counters.received.incr();
+            let off = inner(data).map_err(|r| (r, 1))?;
+            let vnet = vnet.map_err(|r| (r, 1))?;
+            self.merge.offer_whole(buf as u16, off as u32, (data.len() - off) as u32, vnet);
+            return Ok(());
+        }
+        let stride = if m.stride == 0 { data.len() } else { m.stride };
+        let trusted = m.stride != 0 && data.len() > m.stride;
+        let mut at = 0;
+        for d in data.chunks(stride.max(1)) {
+            counters.received.incr();
+            match inner(d) {
+                Ok(off) => {
+                    self.merge.offer(bufs, buf as u16, (at + off) as u32, (d.len() - off) as u32, trusted);
+                }
+                Err(reason) => counters.dropped(reason, 1),
+            }
+            at += d.len();
+        }
+        if data.is_empty() {
+            counters.received.incr();
+            return Err((DropReason::Truncated, 1));
+        }
+        Ok(())
+    }
+
+    /// Offers the packets of one buffer of flannel's UDP form: bare IP. They get Ethernet headers on the way, so the
+    /// train is laid out anew with room before each.
+    fn offer_bare(&mut self, bufs: &mut [Frame], buf: usize, m: &RecvMeta) -> Result<(), (DropReason, u64)> {
+        let len = m.len.min(bufs[buf].len());
+        let n = datagrams(m);
+        self.core.counters.received.add(n as u64);
+        let stride = if m.stride == 0 { len } else { m.stride };
+        if len == 0 {
+            return Err((DropReason::Truncated, 1));
+        }
+        let trusted = m.stride != 0 && len > m.stride;
+        let mut out = self.core.pool.large();
+        out.reset();
+        let room = out.spare_mut();
+        let mut at = 0;
+        let mut lost = 0;
+        for d in bufs[buf].data()[..len].chunks(stride) {
+            let ethertype = match d[0] >> 4 {
+                4 => ethertype::IPV4,
+                6 => ethertype::IPV6,
+                _ => 0xffff,
+            };
+            // flannel's form has no length of its own: the datagram is the packet.
+            let exact =
+                d.len() >= 4 && (d[0] >> 4 != 4 || usize::from(u16::from_be_bytes([d[2], d[3]])) == d.len());
+            match room.get_mut(at..at + ETH + d.len()) {
+                Some(slot) if ethertype == ethertype::IPV4 && exact => {
+                    slot[..12].fill(0);
+                    slot[12..ETH].copy_from_slice(&ethertype.to_be_bytes());
+                    slot[ETH..].copy_from_slice(d);
+                    at += ETH + d.len();
+                }
+                _ => lost += 1,
+            }
+        }
+        out.set_len(at);
+        std::mem::swap(&mut bufs[buf], &mut out);
+        // Each packet's own length, checked above, says where the next one lies.
+        let mut from = 0;
+        while let Some(&[high, low]) = bufs[buf].data().get(from + ETH + 2..from + ETH + 4) {
+            let frame = ETH + usize::from(u16::from_be_bytes([high, low]));
+            self.merge.offer(bufs, buf as u16, from as u32, frame as u32, trusted);
+            from += frame;
+        }
+        self.core.pool.give(out);
+        if lost > 0 { Err((DropReason::BadLength, lost)) } else { Ok(()) }
+    }
+}
+
+impl super::Core {
+    /// One packet from a peer, merged or not, to its end.
+    fn peer_packet(
+        &mut self,
+        snap: &Snapshot,
+        peer: u32,
+        merged: encap::GroPacket<'_>,
+        bufs: &mut [Frame],
+        now_ms: u64,
+    ) {
+        let encap::GroPacket { mut head, tail, total_len: mut len, vnet, count, .. } = merged;
+        let count = u64::from(count);
+        if vnet != VnetHdr::default() && vnet.check(len).is_err() {
+            return self.counters.dropped(DropReason::BadOffload, count);
+        }
+        let p = match encap::parse::parse(head.bytes(bufs), len, vnet.is_gso()) {
+            Ok(p) => p,
+            Err(e) => return self.counters.dropped(pipeline::parse_drop(e), count),
+        };
+        if p.vlan {
+            return self.counters.dropped(DropReason::Vlan, count);
+        }
+        if p.ethertype != ethertype::IPV4 && p.ethertype != ethertype::IPV6 {
+            return self.counters.dropped(DropReason::UnknownEtherType, count);
+        }
+        // What follows the packet is padding: it is not delivered.
+        if let encap::GroHead::InPlace(span) = &mut head {
+            span.len = span.len.min(u32::from(p.l3) + p.ip_len);
+            len = span.len as usize;
+        }
+        if vnet != VnetHdr::default() && (vnet.check(len).is_err() || vnet.agrees(&p).is_err()) {
+            return self.counters.dropped(DropReason::BadOffload, count);
+        }
+        let (action, hash) = self.decide(snap, Ingress::Peer(peer), &p, len, count, now_ms);
+        let pkt = Packet { p: &p, vnet, len, count, hash };
+        if let Some(from) = snap.peers.get(peer as usize) {
+            let stats = &from.stats[self.index];
+            stats.rx_packets.add(count);
+            stats.rx_bytes.add(len as u64);
+            stats.heard.store(now_ms + 1, Relaxed);
+        }
+        let reason = match action {
+            Action::Port(id) => match snap.port(id) {
+                Some(to) => match self.forwardable(&pkt, head.bytes(bufs), to.mtu) {
+                    Ok(()) => {
+                        rewrite(head.bytes_mut(bufs), to, &p);
+                        return self.deliver(to, &pkt, head.bytes(bufs), tail, bufs);
+                    }
+                    Err(reason) => {
+                        self.error_to_peer(snap, peer, head.bytes(bufs), &pkt, reason, to.mtu, now_ms);
+                        reason
+                    }
+                },
+                None => DropReason::PortDown,
+            },
+            Action::Peer(_) => DropReason::TunnelLoop,
+            Action::Gateway => DropReason::NotLocal,
+            Action::Drop(reason) => {
+                self.error_to_peer(snap, peer, head.bytes(bufs), &pkt, reason, 0, now_ms);
+                reason
+            }
+        };
+        self.counters.dropped(reason, count);
+    }
+}
+
+/// How many datagrams a receive buffer holds.
+fn datagrams(m: &RecvMeta) -> usize {
+    if m.stride == 0 { 1 } else { m.len.div_ceil(m.stride).max(1) }
+}
+
+/// Is this one tunnel header with one giant frame? If so, the header that describes it, or why it cannot be carried.
+fn giant(data: &[u8], m: &RecvMeta, mtu: u16) -> Option<Result<VnetHdr, DropReason>> {
+    const L3: usize = encap::vxlan::VXLAN_LEN + ETH;
+    let ip = data.get(L3..)?;
+    let ethertype = u16::from_be_bytes([data[L3 - 2], data[L3 - 1]]);
+    let (ip_len, min) = match ethertype {
+        ethertype::IPV4 => (usize::from(u16::from_be_bytes([*ip.get(2)?, *ip.get(3)?])), 20),
+        ethertype::IPV6 => (40 + usize::from(u16::from_be_bytes([*ip.get(4)?, *ip.get(5)?])), 40),
+        _ => return None,
+    };
+    if ip_len <= usize::from(mtu) || L3 + ip_len > data.len() || ip.len() < min {
+        return None;
+    }
+    if m.stride != 0 && L3 + ip_len <= m.stride {
+        return None;
+    }
+    let frame = data.get(encap::vxlan::VXLAN_LEN..L3 + ip_len)?;
+    Some(encap::whole::describe(frame, m.stride, usize::from(mtu)).ok_or(DropReason::BadChecksum))
+}

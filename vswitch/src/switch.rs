@@ -1,0 +1,280 @@
+//! The switch as control holds it: starts the workers, attaches and detaches ports, publishes snapshots.
+//!
+//! Used by one thread (the control thread). Workers are commanded through channels and answer; a snapshot is in force
+//! when every worker has acknowledged its epoch.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::utils::CachePadded;
+use mio::Waker;
+
+use crate::counters::{Totals, WorkerCounters};
+use crate::datapath::Sizes;
+use crate::port::PortIo;
+use crate::snapshot::{Published, Snapshot, published};
+use crate::uplink::{UplinkIo, UplinkTx};
+use crate::worker::{Command, FlowRow, Notice, Setup, Worker};
+
+/// How long a worker may take to answer. A turn is microseconds; this is for a machine that is out of breath.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A worker did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SwitchError {
+    /// It ended or hangs.
+    #[error("worker {worker} does not answer")]
+    Silent {
+        /// Its number.
+        worker: usize,
+    },
+    /// It could not do what was asked.
+    #[error("worker {worker}: port {port}")]
+    Refused {
+        /// Its number.
+        worker: usize,
+        /// The port.
+        port: u32,
+        /// Why.
+        #[source]
+        err: io::Error,
+    },
+    /// It could not be started.
+    #[error("start worker {worker}")]
+    Start {
+        /// Its number.
+        worker: usize,
+        /// Why.
+        #[source]
+        err: io::Error,
+    },
+}
+
+/// What one worker is given at its start.
+pub struct WorkerIo {
+    /// Sockets it reads.
+    pub uplinks: Vec<(Box<dyn UplinkIo + Send>, RawFd)>,
+    /// Its way out.
+    pub uplink_tx: Box<dyn UplinkTx + Send>,
+}
+
+struct Handle {
+    commands: Sender<Command>,
+    waker: Waker,
+    pending: Arc<AtomicBool>,
+    acked: Arc<AtomicU64>,
+    counters: Arc<CachePadded<WorkerCounters>>,
+    thread: Option<JoinHandle<()>>,
+    ports: usize,
+}
+
+impl Handle {
+    fn wake(&self) {
+        self.pending.store(true, Ordering::Release);
+        // A failed wake means the eventfd is full, in which case the worker is awake.
+        let _ = self.waker.wake();
+    }
+}
+
+/// The workers and the snapshot in force.
+pub struct Switch {
+    workers: Vec<Handle>,
+    published: Published,
+    /// Superseded snapshots, kept until all workers have let go of them.
+    retired: Vec<Arc<Snapshot>>,
+    epoch: u64,
+    notices: Receiver<Notice>,
+    reader_of: Vec<Option<usize>>,
+}
+
+impl Switch {
+    /// Starts one worker for each element of `io`.
+    ///
+    /// # Errors
+    /// When a thread or its event loop cannot be made.
+    pub fn start(io: Vec<WorkerIo>, sizes: Sizes) -> Result<Switch, SwitchError> {
+        let published = published();
+        let (notice_tx, notices) = bounded(1024);
+        let mut workers = Vec::with_capacity(io.len());
+        for (index, io) in io.into_iter().enumerate() {
+            let (commands, rx) = bounded(1024);
+            let counters = Arc::new(CachePadded::new(WorkerCounters::default()));
+            let (pending, acked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+            let setup = Setup {
+                index,
+                sizes,
+                seed: random_seed(),
+                counters: Arc::clone(&counters),
+                acked: Arc::clone(&acked),
+                published: Arc::clone(&published),
+                commands: rx,
+                notices: notice_tx.clone(),
+                pending: Arc::clone(&pending),
+                uplinks: io.uplinks,
+                uplink_tx: io.uplink_tx,
+            };
+            let start = |err| SwitchError::Start { worker: index, err };
+            let (worker, waker) = Worker::new(setup).map_err(start)?;
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || {
+                    if let Err(err) = worker.run() {
+                        tracing::error!(worker = index, %err, "worker ended");
+                        // Without its worker the node is half dead: let the keeper start a whole switch.
+                        std::process::abort();
+                    }
+                })
+                .map_err(start)?;
+            workers.push(Handle {
+                commands,
+                waker,
+                pending,
+                acked,
+                counters,
+                thread: Some(thread),
+                ports: 0,
+            });
+        }
+        Ok(Switch { workers, published, retired: Vec::new(), epoch: 0, notices, reader_of: Vec::new() })
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// The snapshot in force.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.published.load_full()
+    }
+
+    /// Publishes the next snapshot and returns when every worker has taken it over: from then on no packet meets the
+    /// old one.
+    ///
+    /// # Errors
+    /// When a worker does not answer.
+    pub fn publish(&mut self, mut snapshot: Snapshot) -> Result<u64, SwitchError> {
+        self.epoch += 1;
+        snapshot.epoch = self.epoch;
+        self.retired.push(self.published.swap(Arc::new(snapshot)));
+        for w in &self.workers {
+            w.wake();
+        }
+        let deadline = Instant::now() + PATIENCE;
+        for (worker, w) in self.workers.iter().enumerate() {
+            let mut spins = 0u32;
+            while w.acked.load(Ordering::Acquire) < self.epoch {
+                if Instant::now() > deadline {
+                    return Err(SwitchError::Silent { worker });
+                }
+                spins += 1;
+                if spins < 64 {
+                    std::thread::yield_now();
+                } else {
+                    std::thread::sleep(Duration::from_micros(50));
+                }
+            }
+        }
+        self.retired.clear();
+        Ok(self.epoch)
+    }
+
+    /// Lets a worker (the one with the fewest) read this port, whose index is in the published snapshot already.
+    ///
+    /// # Errors
+    /// When the worker does not answer or cannot wait on the descriptor.
+    pub fn add_port(&mut self, id: u32, rx: Box<dyn PortIo + Send>, fd: RawFd) -> Result<(), SwitchError> {
+        let worker = (0..self.workers.len()).min_by_key(|&w| self.workers[w].ports).unwrap_or(0);
+        self.ask(worker, id, |done| Command::AddPort { id, rx, fd, done })?;
+        self.workers[worker].ports += 1;
+        if self.reader_of.len() <= id as usize {
+            self.reader_of.resize(id as usize + 1, None);
+        }
+        self.reader_of[id as usize] = Some(worker);
+        Ok(())
+    }
+
+    /// Ends the reading of this port; its descriptor is closed when this returns.
+    ///
+    /// # Errors
+    /// When the worker does not answer.
+    pub fn remove_port(&mut self, id: u32) -> Result<(), SwitchError> {
+        let Some(worker) = self.reader_of.get_mut(id as usize).and_then(Option::take) else { return Ok(()) };
+        self.workers[worker].ports -= 1;
+        self.ask(worker, id, |done| Command::RemovePort { id, done })
+    }
+
+    fn ask(
+        &self,
+        worker: usize,
+        port: u32,
+        command: impl FnOnce(Sender<io::Result<()>>) -> Command,
+    ) -> Result<(), SwitchError> {
+        let (done, answer) = bounded(1);
+        let w = &self.workers[worker];
+        w.commands.send(command(done)).map_err(|_| SwitchError::Silent { worker })?;
+        w.wake();
+        match answer.recv_timeout(PATIENCE) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(err)) => Err(SwitchError::Refused { worker, port, err }),
+            Err(_) => Err(SwitchError::Silent { worker }),
+        }
+    }
+
+    /// Which worker reads this port.
+    pub fn reader(&self, id: u32) -> Option<usize> {
+        self.reader_of.get(id as usize).copied().flatten()
+    }
+
+    /// The flows all workers remember, `limit` each at most.
+    pub fn flows(&self, limit: usize) -> Vec<FlowRow> {
+        let mut rows = Vec::new();
+        for w in &self.workers {
+            let (reply, answer) = bounded(1);
+            if w.commands.send(Command::Flows { reply, limit }).is_ok() {
+                w.wake();
+                rows.extend(answer.recv_timeout(PATIENCE).unwrap_or_default());
+            }
+        }
+        rows
+    }
+
+    /// All workers' counters together.
+    pub fn totals(&self) -> Totals {
+        Totals::of(self.workers.iter().map(|w| &**w.counters))
+    }
+
+    /// What workers have noticed since the last call.
+    pub fn notices(&self) -> Vec<Notice> {
+        self.notices.try_iter().collect()
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        for w in &mut self.workers {
+            let _ = w.commands.send(Command::Stop);
+            w.wake();
+        }
+        for w in &mut self.workers {
+            if let Some(t) = w.thread.take() {
+                let _ = t.join();
+            }
+        }
+    }
+}
+
+/// Keys that nobody outside can guess: the standard library's own random state.
+pub(crate) fn random_seed() -> [u64; 2] {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    std::array::from_fn(|i| {
+        let mut h = RandomState::new().build_hasher();
+        h.write_usize(i);
+        h.finish()
+    })
+}

@@ -1,0 +1,340 @@
+//! The worker: one thread, one epoll, the ports and sockets it reads.
+//!
+//! A port has exactly one reader, and the frame stays on this thread until it is written somewhere: no frame is handed
+//! to another thread. epoll is edge-triggered (mio), so a source that still has something when its budget ends stays
+//! in the ready ring and gets its next turn after the others. With nothing ready the worker sleeps in `poll` without a
+//! timeout: an idle node costs nothing. Nothing here blocks except `poll`, nothing allocates per packet, and nothing
+//! here knows about Kubernetes.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use arc_swap::Cache;
+use crossbeam::channel::{Receiver, Sender};
+use crossbeam::utils::CachePadded;
+use encap::{BURST, Burst, Frame};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use crate::counters::WorkerCounters;
+use crate::datapath::{Datapath, Sizes};
+use crate::pipeline::Action;
+use crate::port::PortIo;
+use crate::snapshot::{Published, Snapshot};
+use crate::uplink::{RecvMeta, UplinkIo, UplinkTx};
+
+/// Bytes read from one port before its batch is carried to its end: one super-frame, or a full burst of small frames.
+/// Small, so that the buffers stay in the processor's second-level cache.
+const PORT_BUDGET: usize = 64 * 1024;
+/// Buffers of one receive call on the uplink (each up to 64 KiB of merged datagrams).
+const UPLINK_BUFS: usize = 8;
+const WAKE: Token = Token(usize::MAX);
+/// Uplink sockets have tokens from here on; ports use their index.
+const UPLINK: usize = 1 << 40;
+
+/// What control may ask of a worker; each is answered so that control knows it is done.
+pub enum Command {
+    /// Read this port from now on.
+    AddPort {
+        /// Its index in the snapshot.
+        id: u32,
+        /// Its reading half.
+        rx: Box<dyn PortIo + Send>,
+        /// The descriptor to wait on.
+        fd: RawFd,
+        /// Answered when done.
+        done: Sender<io::Result<()>>,
+    },
+    /// Stop reading it and close its descriptor.
+    RemovePort {
+        /// Its index.
+        id: u32,
+        /// Answered when done.
+        done: Sender<io::Result<()>>,
+    },
+    /// Tell the flows of the cache.
+    Flows {
+        /// Gets at most `limit` flows.
+        reply: Sender<Vec<FlowRow>>,
+        /// How many at most.
+        limit: usize,
+    },
+    /// End the thread.
+    Stop,
+}
+
+/// A flow as a worker remembers it.
+#[derive(Clone, Debug)]
+pub struct FlowRow {
+    /// The key.
+    pub key: policy::FlowKey,
+    /// The worker that remembers it.
+    pub worker: usize,
+    /// What is done with it.
+    pub action: Action,
+    /// Packets so far.
+    pub packets: u64,
+    /// Bytes so far.
+    pub bytes: u64,
+    /// Milliseconds since the last packet.
+    pub idle_ms: u64,
+}
+
+/// What a worker tells control without being asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Notice {
+    /// Reading this port failed for good: its interface is gone.
+    PortGone(u32),
+}
+
+/// What a worker needs to start.
+pub struct Setup {
+    /// Its number, from 0.
+    pub index: usize,
+    /// Sizes of its tables.
+    pub sizes: Sizes,
+    /// Keys of its hash.
+    pub seed: [u64; 2],
+    /// Its counters.
+    pub counters: Arc<CachePadded<WorkerCounters>>,
+    /// The epoch it has taken over last.
+    pub acked: Arc<AtomicU64>,
+    /// Where snapshots appear.
+    pub published: Published,
+    /// Commands to it.
+    pub commands: Receiver<Command>,
+    /// Its notices.
+    pub notices: Sender<Notice>,
+    /// Set when a command or snapshot awaits it.
+    pub pending: Arc<AtomicBool>,
+    /// Uplink sockets it reads, with the descriptors to wait on.
+    pub uplinks: Vec<(Box<dyn UplinkIo + Send>, RawFd)>,
+    /// Its way out.
+    pub uplink_tx: Box<dyn UplinkTx + Send>,
+}
+
+struct Source {
+    rx: Box<dyn PortIo + Send>,
+    fd: RawFd,
+    queued: bool,
+}
+
+/// The thread's state.
+pub struct Worker {
+    poll: Poll,
+    setup: Setup,
+    ports: Vec<Option<Source>>,
+    uplink_queued: Vec<bool>,
+    ready: VecDeque<Token>,
+    dp: Datapath,
+    burst: Burst,
+    bufs: Vec<Frame>,
+    meta: Vec<RecvMeta>,
+    started: Instant,
+}
+
+impl Worker {
+    /// Makes the worker's event loop; the returned waker interrupts its sleep.
+    ///
+    /// # Errors
+    /// When epoll or a descriptor's registration fails.
+    pub fn new(setup: Setup) -> io::Result<(Worker, Waker)> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKE)?;
+        for (i, (_, fd)) in setup.uplinks.iter().enumerate() {
+            poll.registry().register(&mut SourceFd(fd), Token(UPLINK + i), Interest::READABLE)?;
+        }
+        let mut dp = Datapath::new(setup.index, setup.sizes, setup.seed, Arc::clone(&setup.counters));
+        let bufs = if setup.uplinks.is_empty() {
+            Vec::new()
+        } else {
+            (0..UPLINK_BUFS).map(|_| dp.pool().large()).collect()
+        };
+        let nowhere = RecvMeta { addr: ([0, 0, 0, 0], 0).into(), len: 0, stride: 0 };
+        let worker = Worker {
+            poll,
+            ports: Vec::new(),
+            uplink_queued: vec![false; setup.uplinks.len()],
+            ready: VecDeque::with_capacity(1024),
+            dp,
+            burst: Burst::new(),
+            meta: vec![nowhere; bufs.len()],
+            bufs,
+            started: Instant::now(),
+            setup,
+        };
+        Ok((worker, waker))
+    }
+
+    /// Runs until told to stop.
+    ///
+    /// # Errors
+    /// When `poll` itself fails, which it does not in a healthy kernel.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(256);
+        let published = Arc::clone(&self.setup.published);
+        let mut tables: Cache<_, Arc<Snapshot>> = Cache::new(published);
+        // Sources that became readable before their registration report themselves at once; uplinks likewise.
+        loop {
+            let sleep = self.ready.is_empty() && !self.setup.pending.load(Ordering::Acquire);
+            let timeout = if sleep { None } else { Some(std::time::Duration::ZERO) };
+            match self.poll.poll(&mut events, timeout) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e),
+            }
+            if sleep {
+                self.setup.counters.wakeups.incr();
+            }
+            for event in &events {
+                self.enqueue(event.token());
+            }
+            let commanded = self.setup.pending.swap(false, Ordering::AcqRel);
+            let snap = tables.load();
+            let epoch = snap.epoch;
+            if commanded && !self.commands() {
+                return Ok(());
+            }
+            self.turn(snap);
+            self.setup.acked.store(epoch, Ordering::Release);
+        }
+    }
+
+    fn enqueue(&mut self, token: Token) {
+        let queued = match token {
+            WAKE => return,
+            Token(t) if t >= UPLINK => self.uplink_queued.get_mut(t - UPLINK),
+            Token(t) => self.ports.get_mut(t).and_then(Option::as_mut).map(|s| &mut s.queued),
+        };
+        if let Some(q @ false) = queued {
+            *q = true;
+            self.ready.push_back(token);
+        }
+    }
+
+    /// One turn: every ready source gets one batch.
+    fn turn(&mut self, snap: &Snapshot) {
+        self.setup.counters.turns.incr();
+        let now_ms = self.started.elapsed().as_millis() as u64;
+        for _ in 0..self.ready.len() {
+            let Some(token) = self.ready.pop_front() else { return };
+            let more = match token {
+                Token(t) if t >= UPLINK => self.uplink_batch(snap, t - UPLINK, now_ms),
+                Token(t) => self.port_batch(snap, t, now_ms),
+            };
+            if more {
+                self.ready.push_back(token);
+                continue;
+            }
+            match token {
+                Token(t) if t >= UPLINK => self.uplink_queued[t - UPLINK] = false,
+                Token(t) => {
+                    if let Some(Some(s)) = self.ports.get_mut(t) {
+                        s.queued = false;
+                    }
+                }
+            }
+        }
+    }
+
+    /// One batch of a port; true when there may be more.
+    fn port_batch(&mut self, snap: &Snapshot, index: usize, now_ms: u64) -> bool {
+        let Some(Some(source)) = self.ports.get_mut(index) else { return false };
+        // A port that is not in the tables (yet) is read later, or its reader is about to be removed.
+        let Some(port) = snap.port(index as u32) else { return false };
+        let got = source.rx.rx(&mut self.burst, self.dp.pool(), PORT_BUDGET);
+        let bytes: usize = self.burst.frames().iter().map(Frame::len).sum();
+        let n = self.burst.len();
+        if n > 0 {
+            self.dp.from_port(snap, port, &mut self.burst, &mut *self.setup.uplink_tx, now_ms);
+        }
+        match got {
+            Ok(_) => n == BURST || bytes >= PORT_BUDGET,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => false,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => true,
+            Err(_) => {
+                let _ = self.setup.notices.try_send(Notice::PortGone(index as u32));
+                false
+            }
+        }
+    }
+
+    /// One batch of an uplink socket; true when there may be more.
+    fn uplink_batch(&mut self, snap: &Snapshot, index: usize, now_ms: u64) -> bool {
+        let Some((rx, _)) = self.setup.uplinks.get_mut(index) else { return false };
+        match rx.rx(&mut self.bufs, &mut self.meta) {
+            Ok(0) => false,
+            Ok(n) => {
+                self.dp.from_uplink(
+                    snap,
+                    &mut self.bufs[..n],
+                    &self.meta[..n],
+                    &mut *self.setup.uplink_tx,
+                    now_ms,
+                );
+                true
+            }
+            // Errors of a tunnel socket are those of single datagrams (ICMP); the next read goes on.
+            Err(e) => e.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+
+    /// Does what control asked; false to end.
+    fn commands(&mut self) -> bool {
+        while let Ok(command) = self.setup.commands.try_recv() {
+            match command {
+                Command::AddPort { id, rx, fd, done } => {
+                    let _ = done.send(self.add_port(id as usize, rx, fd));
+                }
+                Command::RemovePort { id, done } => {
+                    let _ = done.send(self.remove_port(id as usize));
+                }
+                Command::Flows { reply, limit } => {
+                    let _ = reply.send(self.flow_rows(limit));
+                }
+                Command::Stop => return false,
+            }
+        }
+        true
+    }
+
+    fn add_port(&mut self, index: usize, rx: Box<dyn PortIo + Send>, fd: RawFd) -> io::Result<()> {
+        if self.ports.len() <= index {
+            self.ports.resize_with(index + 1, || None);
+        }
+        self.poll.registry().register(&mut SourceFd(&fd), Token(index), Interest::READABLE)?;
+        self.ports[index] = Some(Source { rx, fd, queued: false });
+        // What arrived before the registration is announced by epoll, what arrived before the snapshot is not.
+        self.enqueue(Token(index));
+        Ok(())
+    }
+
+    fn remove_port(&mut self, index: usize) -> io::Result<()> {
+        if let Some(source) = self.ports.get_mut(index).and_then(Option::take) {
+            // A descriptor whose device is gone may refuse; closing it removes it from epoll anyway.
+            let _ = self.poll.registry().deregister(&mut SourceFd(&source.fd));
+        }
+        self.ready.retain(|t| *t != Token(index));
+        Ok(())
+    }
+
+    fn flow_rows(&self, limit: usize) -> Vec<FlowRow> {
+        let now_ms = self.started.elapsed().as_millis() as u64;
+        let epoch = self.setup.acked.load(Ordering::Relaxed);
+        let live = self.dp.flows().iter().filter(|f| f.epoch >= epoch);
+        live.take(limit)
+            .map(|f| FlowRow {
+                key: f.key,
+                worker: self.setup.index,
+                action: f.action,
+                packets: f.packets,
+                bytes: f.bytes,
+                idle_ms: now_ms.saturating_sub(f.last_ms),
+            })
+            .collect()
+    }
+}
