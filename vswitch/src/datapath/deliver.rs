@@ -131,10 +131,9 @@ pub(super) fn piece<'a>(bufs: &'a [Frame], s: &Span) -> &'a [u8] {
 
 /// The reason that goes with a failed write to a port.
 fn refusal(e: &io::Error) -> DropReason {
-    match e.raw_os_error() {
-        Some(libc::ENOBUFS | libc::EAGAIN | libc::ENOMEM) => DropReason::PortFull,
-        Some(libc::EIO | libc::EBADFD | libc::EBADF | libc::ENXIO | libc::ENODEV) => DropReason::PortDown,
-        None if e.kind() == io::ErrorKind::WouldBlock => DropReason::PortFull,
+    match e.kind() {
+        io::ErrorKind::WouldBlock => DropReason::PortFull,
+        io::ErrorKind::NetworkDown | io::ErrorKind::NotConnected => DropReason::PortDown,
         _ => DropReason::PortRejected,
     }
 }
