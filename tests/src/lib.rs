@@ -5,3 +5,4 @@
 pub mod leftovers;
 pub mod programs;
 pub mod serial;
+pub mod sim;

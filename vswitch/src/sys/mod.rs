@@ -4,6 +4,7 @@
 //! the real kernel in a network namespace of its own. Nothing here knows a pod, a policy or a packet's meaning, and
 //! nothing here imports the rest of the crate. No clock is read, nothing is logged.
 
+pub mod alloc;
 pub mod device;
 pub mod ethtool;
 pub mod mmsg;
