@@ -263,8 +263,8 @@ mod tests {
         a.received.add(5);
         b.received.add(2);
         a.to_pods.add(4);
-        b.drop(DropReason::NoRoute, 2);
-        a.drop(DropReason::NoRoute, 1);
+        b.dropped(DropReason::NoRoute, 2);
+        a.dropped(DropReason::NoRoute, 1);
         let t = Totals::of([&a, &b]);
         assert_eq!((t.received, t.accounted(), t.dropped()), (7, 7, 3));
         assert_eq!(t.drops, vec![(DropReason::NoRoute, 3)]);
