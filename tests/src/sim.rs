@@ -235,6 +235,16 @@ impl Sim {
         wrong
     }
 
+    /// TCP payload a pod sent more than once, bytes.
+    #[must_use]
+    pub fn resent(&self, pod: usize) -> u64 {
+        let given = self.flows.iter().map(|flow| match flow {
+            Flow::Tcp(t) if t.pods.0 == pod => t.sent as u64,
+            _ => 0,
+        });
+        self.hosts[pod].nic.stats.tx_tcp_payload.saturating_sub(given.sum())
+    }
+
     /// The run as text: the same for the same seed.
     #[must_use]
     pub fn report(&self) -> String {
@@ -250,7 +260,7 @@ impl Sim {
             let _ = writeln!(out, "{line}");
         }
         for (index, host) in self.hosts.iter().enumerate() {
-            let _ = writeln!(out, "pod {index}: {:?}", host.nic.stats);
+            let _ = writeln!(out, "pod {index}: {:?}, resent {} bytes", host.nic.stats, self.resent(index));
         }
         for (index, node) in self.nodes.iter().enumerate() {
             let _ = writeln!(out, "n{}: {:?}", index + 1, node.totals());
