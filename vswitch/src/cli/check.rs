@@ -3,7 +3,8 @@
 use control::config::{Config, LoadError, Machine};
 use serde::Serialize;
 
-use super::{CheckArgs, CliError, NO, UNANSWERED, complain, machine, say, say_json};
+use super::{CheckArgs, CliError, NO, UNANSWERED, complain, say, say_json};
+use crate::daemon::node;
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -33,7 +34,7 @@ pub(super) fn run(args: &CheckArgs, json: bool) -> Result<u8, CliError> {
     let machine = if args.elsewhere {
         Machine::unknown()
     } else {
-        match machine::read() {
+        match node::machine() {
             Ok(machine) => machine,
             Err(err) => {
                 complain(&format!("look at this machine's interfaces: {err} (--elsewhere does without)"));

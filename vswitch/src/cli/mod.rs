@@ -8,7 +8,6 @@
 
 mod args;
 mod check;
-mod machine;
 mod show;
 mod table;
 mod trace;
