@@ -5,6 +5,7 @@
 //! asserted in tests and shown by `vsctl drops`. Packets the switch makes itself (replies, ICMP errors) are counted
 //! apart, as `generated`.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crossbeam::utils::CachePadded;
@@ -235,8 +236,8 @@ pub struct PortStats {
     pub tx_dropped: Counter,
 }
 
-/// A port's statistics: one padded block for each worker.
-pub type PortStatsBlocks = Box<[CachePadded<PortStats>]>;
+/// A port's statistics: one padded block for each worker; they live on when the tables change.
+pub type PortStatsBlocks = Arc<[CachePadded<PortStats>]>;
 
 /// Makes the blocks for `workers` workers.
 pub fn port_stats(workers: usize) -> PortStatsBlocks {

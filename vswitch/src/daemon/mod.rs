@@ -15,6 +15,7 @@ pub mod attach;
 pub mod keeper;
 pub mod keeper_link;
 pub mod masquerade;
+pub mod metrics;
 pub mod node;
 mod pods;
 mod report;
@@ -33,7 +34,7 @@ use control::api::{ApiError, AttachmentId, Request, code};
 use control::attachments::{Attachment, StateDir, StateError};
 use control::config::{Config, LoadError};
 use control::ipam::Ipam;
-use crossbeam::channel::{Receiver, RecvTimeoutError};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use serde_json::Value;
 
 use crate::compile::{NodeFacts, PeerFacts, compile};
@@ -115,6 +116,9 @@ pub enum DaemonError {
     /// The control socket failed.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// The metrics listener failed.
+    #[error(transparent)]
+    Metrics(#[from] metrics::MetricsError),
     /// A worker failed.
     #[error(transparent)]
     Switch(#[from] SwitchError),
@@ -136,6 +140,8 @@ pub enum DaemonError {
 pub enum Event {
     /// A request.
     Call(Call),
+    /// The metrics listener is asked; the answer goes here.
+    Scrape(Sender<metrics::Scrape>),
     /// TERM or INT.
     Stop,
     /// The keeper's socket closed.
@@ -176,6 +182,9 @@ impl Daemon {
                     let answer = self.answer(call.request);
                     // A client that left does not want its answer.
                     let _ = call.reply.send(answer);
+                }
+                Ok(Event::Scrape(reply)) => {
+                    let _ = reply.send(self.scrape());
                 }
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 Ok(Event::KeeperGone) => {

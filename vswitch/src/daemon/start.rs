@@ -4,7 +4,7 @@
 //! or rule is made; when a later step fails on a fresh start, what was made is removed again.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -20,7 +20,7 @@ use ipnet::IpNet;
 
 use super::attach::{self, Opened};
 use super::keeper_link::{KeeperLink, names};
-use super::{Daemon, DaemonError, Event, chain, masquerade, node, pods, serve, uplinks};
+use super::{Daemon, DaemonError, Event, chain, masquerade, metrics, node, pods, serve, uplinks};
 use crate::compile::{NodeFacts, PeerFacts};
 use crate::counters::port_stats;
 use crate::datapath::Sizes;
@@ -78,6 +78,7 @@ fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::Path
         })?;
     }
     let facts = facts(&config, vtep_mac, mtu);
+    let metrics = metrics_listener(&config, restored)?;
     let uplinks = uplinks::open(&config, &keeper, &mut held)?;
     let socket = config.node.socket();
     let listener = match held.remove(names::CONTROL) {
@@ -125,6 +126,10 @@ fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::Path
     daemon.drop_unknown(&held);
     let calls = events.clone();
     serve::start(listener, calls).map_err(|err| DaemonError::Thread { what: "the control socket", err })?;
+    if let Some(listener) = metrics {
+        let started = metrics::start(listener, events.clone());
+        started.map_err(|err| DaemonError::Thread { what: "the metrics listener", err })?;
+    }
     watch_keeper(&daemon.keeper, events.clone())?;
     daemon.keeper.ready().map_err(DaemonError::Keeper)?;
     undo.disarm();
@@ -137,6 +142,17 @@ fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::Path
         "forwarding"
     );
     Ok((daemon, socket))
+}
+
+/// The metrics listener, where one is wanted. Pods that are running already do not pay for its trouble.
+fn metrics_listener(config: &Config, restored: bool) -> Result<Option<TcpListener>, DaemonError> {
+    match config.metrics.map(metrics::bind) {
+        Some(Err(err)) if restored => {
+            tracing::error!(%err, "going on without metrics");
+            Ok(None)
+        }
+        other => Ok(other.transpose()?),
+    }
 }
 
 /// Takes back what a failed fresh start made.
