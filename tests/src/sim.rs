@@ -11,6 +11,7 @@
 pub mod craft;
 pub mod flow;
 pub mod host;
+pub mod hostile;
 pub mod nic;
 pub mod node;
 pub mod random;
