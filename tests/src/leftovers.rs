@@ -22,13 +22,22 @@ pub struct Leftovers {
 }
 
 impl Leftovers {
-    /// Looks.
+    /// Looks for the labs of this process.
     ///
     /// # Panics
     /// When `ip` or `nft` cannot be run.
     #[must_use]
     pub fn now() -> Leftovers {
-        let ours = format!("vsl{}-", std::process::id());
+        Self::of(std::process::id())
+    }
+
+    /// Looks for the labs of process `pid`.
+    ///
+    /// # Panics
+    /// When `ip` or `nft` cannot be run.
+    #[must_use]
+    pub fn of(pid: u32) -> Leftovers {
+        let ours = format!("vsl{pid}-");
         let words = |line: &str| run_words(line).expect("ip and nft run");
         Leftovers {
             namespaces: words("ip netns list")
@@ -59,13 +68,21 @@ impl Leftovers {
     /// # Panics
     /// On a difference.
     pub fn assert_same(&self) {
+        self.assert_same_for(std::process::id());
+    }
+
+    /// The same with the labs that process `pid` made since.
+    ///
+    /// # Panics
+    /// On a difference.
+    pub fn assert_same_for(&self, pid: u32) {
         for _ in 0..20 {
-            if Self::now() == *self {
+            if Self::of(pid) == *self {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
-        assert_eq!(Self::now(), *self, "something was left behind (left: now, right: before)");
+        assert_eq!(Self::of(pid), *self, "something was left behind (left: now, right: before)");
     }
 }
 

@@ -1,6 +1,9 @@
 //! `ping`, and what it reports.
 
+use std::io;
 use std::net::IpAddr;
+use std::path::Path;
+use std::process::{Child, Stdio};
 
 use super::cmd;
 use super::error::LabError;
@@ -32,6 +35,65 @@ impl Pinged {
 pub fn ping(from: &Netns, to: IpAddr, count: u32, interval_ms: u32) -> Result<Pinged, LabError> {
     let text = talk(from, to, &["-q", "-c", &count.to_string(), "-i", &seconds(interval_ms), "-W", "1"])?;
     Ok(parse(&text))
+}
+
+/// A `ping` that runs beside other things. Dropped before [`PingRun::finish`]: ended.
+#[derive(Debug)]
+pub struct PingRun {
+    child: Option<Child>,
+}
+
+impl PingRun {
+    /// Starts sending `count` requests from `from` to `to`, `interval_ms` milliseconds apart.
+    ///
+    /// # Errors
+    /// When `ping` cannot be started.
+    pub fn start(from: &Netns, to: IpAddr, count: u32, interval_ms: u32) -> Result<PingRun, LabError> {
+        let child = from
+            .command(Path::new("ping"))
+            .args([
+                "-n",
+                "-q",
+                "-W",
+                "2",
+                "-c",
+                &count.to_string(),
+                "-i",
+                &seconds(interval_ms),
+                &to.to_string(),
+            ])
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(start)?;
+        Ok(PingRun { child: Some(child) })
+    }
+
+    /// Waits for the last reply.
+    ///
+    /// # Errors
+    /// When `ping`'s report cannot be read.
+    pub fn finish(mut self) -> Result<Pinged, LabError> {
+        match self.child.take() {
+            Some(child) => {
+                let out = child.wait_with_output().map_err(start)?;
+                Ok(parse(&String::from_utf8_lossy(&out.stdout)))
+            }
+            None => Ok(parse("")),
+        }
+    }
+}
+
+impl Drop for PingRun {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn start(source: io::Error) -> LabError {
+    LabError::Start { program: "ping".into(), source }
 }
 
 /// Sends one echo request and returns the line of the ICMP error that came back, if one came.

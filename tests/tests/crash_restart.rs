@@ -1,0 +1,93 @@
+//! The switch dies, or everything does: what the pods notice.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use vswitch::lab::{Attached, Daemon, Echo, Lab, Options, PingRun, Session, Stop, ping};
+use vswitch_tests::programs::programs;
+use vswitch_tests::serial::turn;
+
+fn two_pods() -> (Attached, Attached, Lab) {
+    let lab = Lab::start(programs(), Options::default(), &Stop::default()).unwrap();
+    let pods = (lab.pod(0, "a").unwrap(), lab.pod(1, "b").unwrap());
+    (pods.0, pods.1, lab)
+}
+
+/// The switch's process, once there is exactly one.
+fn switch(daemon: &Daemon) -> u32 {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        if let [pid] = daemon.children()[..] {
+            return pid;
+        }
+        assert!(Instant::now() < deadline, "no switch process: {:?}", daemon.children());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The interface as `ip` shows it, without counters: index, flags, MTU, MAC, addresses.
+fn interface(pod: &Attached) -> String {
+    pod.netns.ip("-o addr show dev eth0").unwrap() + &pod.netns.ip("-o link show dev eth0").unwrap()
+}
+
+#[test]
+fn killing_the_switch_loses_no_packet_and_no_connection() {
+    let _turn = turn();
+    let (a, b, lab) = two_pods();
+    let _echo = Echo::start(b.netns.path()).unwrap();
+    let mut session = Session::open(a.netns.path(), b.v4, Duration::from_secs(5)).unwrap();
+    session.exchange().unwrap();
+    let keepers: Vec<u32> = lab.daemons.iter().flatten().map(Daemon::pid).collect();
+
+    // 500 packets a second for five seconds; each switch is killed four times meanwhile.
+    let pinging = PingRun::start(&a.netns, b.v4, 2500, 2).unwrap();
+    for _ in 0..4 {
+        for daemon in lab.daemons.iter().flatten() {
+            std::thread::sleep(Duration::from_millis(400));
+            Daemon::signal(switch(daemon), Signal::KILL);
+            session.exchange().unwrap();
+        }
+    }
+    let pinged = pinging.finish().unwrap();
+    assert_eq!((pinged.sent, pinged.received), (2500, 2500), "packets were lost");
+    session.exchange().unwrap();
+    assert_eq!(keepers, lab.daemons.iter().flatten().map(Daemon::pid).collect::<Vec<_>>());
+    for daemon in lab.daemons.iter().flatten() {
+        assert!(daemon.status().unwrap().restarts >= 4, "{:?}", daemon.status());
+    }
+}
+
+#[test]
+fn pods_survive_the_death_of_keeper_and_switch() {
+    let _turn = turn();
+    let (a, b, mut lab) = two_pods();
+    let _echo = Echo::start(b.netns.path()).unwrap();
+    let before = [interface(&a), interface(&b)];
+    let mut session = Session::open(a.netns.path(), b.v4, Duration::from_secs(20)).unwrap();
+    session.exchange().unwrap();
+    for node in 0..2 {
+        lab.daemons[node].as_mut().unwrap().kill_all();
+        lab.start_node(node).unwrap();
+        session.exchange().unwrap();
+        assert!(ping(&a.netns, b.v4, 3, 10).unwrap().all());
+    }
+    assert_eq!([interface(&a), interface(&b)], before, "the pods keep interface, MAC and addresses");
+    assert!(ping(&a.netns, b.v6, 3, 10).unwrap().all());
+    // What was taken over is still accounted for: a new pod gets another address.
+    let c = lab.pod(0, "c").unwrap();
+    assert_ne!(c.v4, a.v4);
+    assert!(ping(&c.netns, a.v4, 3, 10).unwrap().all());
+}
+
+#[test]
+fn a_graceful_restart_keeps_the_pods_too() {
+    let _turn = turn();
+    let (a, b, mut lab) = two_pods();
+    let before = interface(&a);
+    let status = lab.daemons[0].as_mut().unwrap().end();
+    assert!(status.is_some_and(|status| status.success()), "SIGTERM ends it with 0: {status:?}");
+    lab.start_node(0).unwrap();
+    assert_eq!(interface(&a), before);
+    assert!(ping(&a.netns, b.v4, 3, 10).unwrap().all());
+    assert!(ping(&b.netns, a.v6, 3, 10).unwrap().all());
+}
