@@ -184,9 +184,9 @@ impl<'a> Checks<'a> {
             [(plan.pod(250).into(), 32, to.v4), (plan.pod6(250).into(), 128, to.v6)];
         for (source, length, target) in others {
             from.netns.ip(&format!("addr add {source}/{length} dev eth0 {}", nodad(source)))?;
-            let before = self.lab.drops(node, "")?;
+            let before = self.lab.drops(node, "spoofed-address")?;
             let silent = udp_silence(from.netns.path(), source, to.netns.path(), target)?;
-            let counted = self.lab.drops(node, "")?.saturating_sub(before);
+            let counted = self.lab.drops(node, "spoofed-address")?.saturating_sub(before);
             from.netns.ip(&format!("addr del {source}/{length} dev eth0"))?;
             let detail =
                 format!("source {source}: arrived {}, drops counted {counted}", if silent { 0 } else { 1 });
@@ -224,13 +224,15 @@ impl<'a> Checks<'a> {
         receiver
             .set_read_timeout(Some(Duration::from_millis(300)))
             .map_err(LabError::socket("UDP receiver"))?;
+        let before = self.lab.drops(node, "unknown-peer")?;
         within(outside.path(), || {
             UdpSocket::bind(("0.0.0.0", port)).and_then(|s| s.send_to(&datagram, far))
         })?
         .map_err(LabError::socket("tunnel packet"))?;
         let silent = receiver.recv(&mut [0; 64]).is_err();
-        let detail = if silent { "did not arrive" } else { "arrived at the pod" };
-        self.add(STRANGER, outside, to.v4, silent, detail.into(), None, None);
+        let counted = self.lab.drops(node, "unknown-peer")?.saturating_sub(before);
+        let detail = format!("arrived {}, drops counted {counted}", u8::from(!silent));
+        self.add(STRANGER, outside, to.v4, silent && counted == 1, detail, None, None);
         Ok(())
     }
 
