@@ -185,7 +185,8 @@ fn the_tool_checks_configurations_without_a_daemon() {
     let _turn = turn();
     let node = Node::new();
     let path = node.write(&node.sound);
-    let check = || Command::new(programs().vsctl()).args(["check", "--elsewhere"]).arg(&path).output().unwrap();
+    let check =
+        || Command::new(programs().vsctl()).args(["check", "--elsewhere"]).arg(&path).output().unwrap();
     let out = check();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     assert!(String::from_utf8_lossy(&out.stdout).contains("8472"), "defaults are printed");

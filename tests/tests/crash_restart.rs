@@ -25,9 +25,16 @@ fn switch(daemon: &Daemon) -> u32 {
     }
 }
 
-/// The interface as `ip` shows it, without counters: index, flags, MTU, MAC, addresses.
-fn interface(pod: &Attached) -> String {
-    pod.netns.ip("-o addr show dev eth0").unwrap() + &pod.netns.ip("-o link show dev eth0").unwrap()
+/// What a pod's interface is: index, MTU, MAC, and the addresses it was given.
+fn interface(pod: &Attached) -> Vec<String> {
+    let link = pod.netns.ip("-o link show dev eth0").unwrap();
+    let link: Vec<&str> = link.split_whitespace().collect();
+    let after = |word: &str| link[link.iter().position(|w| *w == word).unwrap() + 1].to_owned();
+    let mut seen = vec![link[0].to_owned(), after("mtu"), after("link/ether")];
+    let addresses = pod.netns.ip("-o addr show dev eth0 scope global").unwrap();
+    seen.extend(addresses.lines().map(|line| line.split_whitespace().nth(3).unwrap().to_owned()));
+    assert_eq!(seen.len(), 5, "{seen:?}");
+    seen
 }
 
 #[test]

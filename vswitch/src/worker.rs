@@ -179,8 +179,10 @@ impl Worker {
         let published = Arc::clone(&self.setup.published);
         let mut tables: Cache<_, Arc<Snapshot>> = Cache::new(published);
         // Sources that became readable before their registration report themselves at once; uplinks likewise.
+        // Before the first tables nothing is read: it would be dropped, and can wait where it is.
+        let mut begun = false;
         loop {
-            let sleep = self.ready.is_empty() && !self.setup.pending.load(Ordering::Acquire);
+            let sleep = (self.ready.is_empty() || !begun) && !self.setup.pending.load(Ordering::Acquire);
             let timeout = if sleep { None } else { Some(std::time::Duration::ZERO) };
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
@@ -199,7 +201,10 @@ impl Worker {
             if commanded && !self.commands() {
                 return Ok(());
             }
-            self.turn(snap);
+            begun = epoch > 0;
+            if begun {
+                self.turn(snap);
+            }
             self.setup.acked.store(epoch, Ordering::Release);
         }
     }

@@ -35,6 +35,8 @@ use crate::sys::{process, scm};
 
 /// The descriptor under which the switch finds its socket to the keeper.
 pub const SWITCH_FD: i32 = 100;
+/// Environment variable that tells a switch how many came before it.
+pub const RESTARTS: &str = "VSWITCH_RESTARTS";
 /// How long a switch may take to end after TERM.
 const GRACE: Duration = Duration::from_secs(5);
 /// A switch that lived this long was healthy: its successor starts at once.
@@ -84,7 +86,7 @@ pub fn run(args: &[std::ffi::OsString]) -> Result<i32, KeeperError> {
         signal_hook::low_level::pipe::register(signal, pipe).map_err(KeeperError::Socket)?;
         flags.push((signal, flag));
     }
-    let mut keeper = Keeper { exe, args: args.to_vec(), held: BTreeMap::new(), ready: false };
+    let mut keeper = Keeper { exe, args: args.to_vec(), held: BTreeMap::new(), ready: false, restarts: 0 };
     let mut pause = Duration::ZERO;
     loop {
         let started = Instant::now();
@@ -102,6 +104,7 @@ pub fn run(args: &[std::ffi::OsString]) -> Result<i32, KeeperError> {
             }
             End::Replaced => pause = Duration::ZERO,
         }
+        keeper.restarts += 1;
     }
 }
 
@@ -120,6 +123,8 @@ struct Keeper {
     held: BTreeMap<Vec<u8>, OwnedFd>,
     /// A switch has been ready once: from now on its death is repaired, not reported.
     ready: bool,
+    /// Switches started after the first.
+    restarts: u64,
 }
 
 impl Keeper {
@@ -127,7 +132,7 @@ impl Keeper {
     fn one_switch(&mut self, signals: &UnixStream, flags: &Flags) -> Result<End, KeeperError> {
         let (ours, theirs) = scm::pair().map_err(KeeperError::Socket)?;
         let mut command = Command::new(&self.exe);
-        command.args(&self.args).arg("--switch");
+        command.args(&self.args).arg("--switch").env(RESTARTS, self.restarts.to_string());
         process::inherit(&mut command, theirs, SWITCH_FD);
         process::die_with_parent(&mut command, Signal::KILL);
         let spawned = command.spawn();

@@ -167,10 +167,13 @@ pub struct Daemon {
     attached: BTreeMap<AttachmentId, Attached>,
     boot_id: String,
     started: Instant,
-    restored: bool,
+    /// How many switches the keeper started before this one.
+    restarts: u64,
     /// This kernel takes super-frames at a TAP.
     gso_write: bool,
     problems: Vec<String>,
+    /// While starting: readers that wait for the first tables, so that a restart never forwards by half of them.
+    waiting: Option<Vec<(u32, pods::Reader)>>,
 }
 
 impl Daemon {
@@ -216,6 +219,9 @@ impl Daemon {
 
     /// Compiles and publishes what is known now; returns when it is in force everywhere.
     fn publish(&mut self) -> Result<(), SwitchError> {
+        if self.waiting.is_some() {
+            return Ok(());
+        }
         let snapshot = compile(&self.facts, &self.peers, &self.ports);
         self.switch.publish(snapshot).map(|_| ())
     }

@@ -16,6 +16,7 @@ use super::{Attached, Daemon, chain, keeper_link::names};
 use crate::counters::port_stats;
 use crate::port::{PortIo, PortTx};
 use crate::snapshot::{Port, PortKind};
+use crate::switch::SwitchError;
 
 /// The two halves of an opened interface, and the descriptor to wait on.
 pub(super) struct Halves {
@@ -23,6 +24,9 @@ pub(super) struct Halves {
     pub(super) tx: Arc<dyn PortTx>,
     pub(super) fd: std::os::fd::RawFd,
 }
+
+/// The reading half of an interface, and the descriptor to wait on.
+pub(super) type Reader = (Box<dyn PortIo + Send>, std::os::fd::RawFd);
 
 impl Daemon {
     /// CNI ADD: all of it or nothing.
@@ -97,12 +101,36 @@ impl Daemon {
         }));
         self.attached.insert(id.clone(), Attached { record, port });
         self.publish().map_err(|e| internal(&e))?;
-        self.switch.add_port(port, halves.rx, halves.fd).map_err(|e| internal(&e))
+        self.read(port, (halves.rx, halves.fd)).map_err(|e| internal(&e))
+    }
+
+    /// Lets a worker read a port, now or when the first tables are in force.
+    pub(super) fn read(&mut self, port: u32, (rx, fd): Reader) -> Result<(), SwitchError> {
+        match &mut self.waiting {
+            Some(waiting) => {
+                waiting.push((port, (rx, fd)));
+                Ok(())
+            }
+            None => self.switch.add_port(port, rx, fd),
+        }
+    }
+
+    /// Ends the start: everything taken up goes into force at once, then is read.
+    pub(super) fn begin(&mut self) -> Result<(), SwitchError> {
+        let waiting = self.waiting.take().unwrap_or_default();
+        self.publish()?;
+        for (port, (rx, fd)) in waiting {
+            self.switch.add_port(port, rx, fd)?;
+        }
+        Ok(())
     }
 
     /// Takes an attachment out of the tables and closes its interface; its record and address stay.
     fn unplug(&mut self, id: &AttachmentId) {
         if let Some(a) = self.attached.remove(id) {
+            if let Some(waiting) = &mut self.waiting {
+                waiting.retain(|(port, _)| *port != a.port);
+            }
             let old = self.ports.get_mut(a.port as usize).and_then(Option::take);
             for failed in [self.publish().err(), self.switch.remove_port(a.port).err()].into_iter().flatten()
             {

@@ -26,7 +26,7 @@ impl Daemon {
             node: node.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: self.started.elapsed().as_secs(),
-            restarts: u64::from(self.restored),
+            restarts: self.restarts,
             epoch: snapshot.epoch,
             workers: self.switch.workers() as u32,
             uplink: node.uplink.clone(),

@@ -19,6 +19,7 @@ use crossbeam::channel::{Sender, bounded};
 use ipnet::IpNet;
 
 use super::attach::{self, Opened};
+use super::keeper::RESTARTS;
 use super::keeper_link::{KeeperLink, names};
 use super::{Daemon, DaemonError, Event, chain, masquerade, metrics, node, pods, serve, uplinks};
 use crate::compile::{NodeFacts, PeerFacts};
@@ -114,9 +115,10 @@ fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::Path
         attached: BTreeMap::new(),
         boot_id: boot,
         started: Instant::now(),
-        restored,
+        restarts: std::env::var(RESTARTS).ok().and_then(|n| n.parse().ok()).unwrap_or(0),
         gso_write,
         problems: Vec::new(),
+        waiting: Some(Vec::new()),
     };
     for peer in &mut daemon.peers {
         peer.whole = whole;
@@ -124,6 +126,7 @@ fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::Path
     daemon.plug_host(host)?;
     daemon.take_up(alive, &mut held)?;
     daemon.drop_unknown(&held);
+    daemon.begin()?;
     let calls = events.clone();
     serve::start(listener, calls).map_err(|err| DaemonError::Thread { what: "the control socket", err })?;
     if let Some(listener) = metrics {
@@ -297,8 +300,7 @@ impl Daemon {
             tx: halves.tx,
             stats: port_stats(self.switch.workers()),
         })));
-        self.publish()?;
-        Ok(self.switch.add_port(0, halves.rx, halves.fd)?)
+        Ok(self.read(0, (halves.rx, halves.fd))?)
     }
 
     /// Takes up the pods of before: by the descriptors kept, else by opening their persistent interfaces again.

@@ -163,6 +163,9 @@ impl Daemon {
             if is_vswitchd(pid) {
                 Self::signal(pid, Signal::KILL);
             }
+            while alive(pid) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
         ended
     }
@@ -176,7 +179,7 @@ impl Daemon {
         }
         let _ = self.child.wait();
         let deadline = Instant::now() + END;
-        while children.iter().any(|pid| is_vswitchd(*pid)) && Instant::now() < deadline {
+        while children.iter().any(|pid| alive(*pid)) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -218,12 +221,17 @@ fn children(pid: u32) -> Vec<u32> {
         .collect()
 }
 
+/// Whether `pid` still holds files: a dying process does until its last thread is gone and it is a zombie.
+fn alive(pid: u32) -> bool {
+    let zombie = |stat: String| stat.contains(") Z ");
+    let threads = || fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !zombie(stat) || threads() > 1)
+}
+
 /// Whether `pid` is alive and runs our daemon: process ids are reused.
 fn is_vswitchd(pid: u32) -> bool {
-    let alive = fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
-    alive
-        && fs::read_link(format!("/proc/{pid}/exe"))
-            .is_ok_and(|exe| exe.to_string_lossy().contains("vswitchd"))
+    let exe = fs::read_link(format!("/proc/{pid}/exe"));
+    alive(pid) && exe.is_ok_and(|exe| exe.to_string_lossy().contains("vswitchd"))
 }
 
 /// What lab to build.
