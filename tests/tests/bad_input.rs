@@ -65,8 +65,9 @@ impl Node {
         let message =
             String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout);
         assert!(!out.status.success(), "{thing}: exit 0: {message}");
-        let naming = message.lines().filter(|line| line.contains(thing)).count();
-        assert_eq!(naming, 1, "one message names {thing}: {message}");
+        let messages = message.lines().filter(|line| line.contains("vswitchd:")).count();
+        assert_eq!(messages, 1, "one message: {message}");
+        assert!(message.contains(thing), "it names {thing}: {message}");
         assert!(!message.contains("panicked"), "{message}");
         assert_eq!(self.seen(), before, "{thing}: something was left behind in the node");
         assert!(
@@ -129,17 +130,22 @@ fn the_kernel_has_a_vxlan_device_on_the_port() {
 }
 
 #[test]
-fn no_tap_device_may_be_opened() {
+fn tap_devices_are_missing_or_forbidden() {
     let _turn = turn();
     let node = Node::new();
     node.write(&node.sound);
-    let mut command = node.bed.nodes[0].command("unshare".as_ref());
-    command
-        .args(["--mount", "sh", "-c", "mount --bind /dev/null /dev/net/tun && exec \"$@\"", "sh"])
-        .arg(programs().vswitchd())
-        .arg("--config")
-        .arg(node.bed.dir().join("vswitch.toml"));
-    node.fails(command, "/dev/net/tun");
+    let forbidden = "mknod /dev/net/tun c 10 200 && chmod 0 /dev/net/tun && \
+                     exec setpriv --bounding-set -dac_override,-dac_read_search \"$@\"";
+    for (prepare, why) in [("exec \"$@\"", "No such file"), (forbidden, "Permission denied")] {
+        let mut command = node.bed.nodes[0].command("unshare".as_ref());
+        command
+            .args(["--mount", "sh", "-c", &format!("mount -t tmpfs tmpfs /dev/net && {prepare}"), "sh"])
+            .arg(programs().vswitchd())
+            .arg("--config")
+            .arg(node.bed.dir().join("vswitch.toml"));
+        let message = node.fails(command, "/dev/net/tun");
+        assert!(message.contains(why), "{message}");
+    }
 }
 
 #[test]
