@@ -168,7 +168,7 @@ impl Keeper {
     /// Waits for a switch that was told to end, serving it meanwhile.
     fn finish(&mut self, socket: &OwnedFd, mut child: Child, end: Option<End>) -> Result<End, KeeperError> {
         let deadline = Instant::now() + GRACE;
-        while let None = child.try_wait().map_err(KeeperError::Wait)? {
+        while child.try_wait().map_err(KeeperError::Wait)?.is_none() {
             if Instant::now() > deadline {
                 terminate(&child, Signal::KILL);
             }

@@ -137,6 +137,7 @@ pub enum DaemonError {
 }
 
 /// What wakes the control thread.
+#[expect(clippy::large_enum_variant, reason = "few at a time, and calls are the common case")]
 pub enum Event {
     /// A request.
     Call(Call),

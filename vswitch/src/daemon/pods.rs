@@ -34,7 +34,7 @@ impl Daemon {
         let id = a.id();
         a.check().map_err(|e| ApiError::new(code::INVALID_ENVIRONMENT, e.to_string()))?;
         self.ready().map_err(|e| ApiError::new(code::TRY_LATER, e.msg))?;
-        let (ns, netns_id) = attach::open_netns(Path::new(&a.netns)).map_err(environment)?;
+        let (ns, netns_id) = attach::open_netns(Path::new(&a.netns)).map_err(|e| environment(&e))?;
         if let Some(known) = self.attached.get(&id) {
             if known.record.netns_id == netns_id && attach::check(&ns, &known.record, None).is_ok() {
                 // The runtime did not hear our first answer and asks again.
@@ -165,7 +165,7 @@ impl Daemon {
                 }
                 // A namespace that is gone took everything along.
                 Err(AttachError::OpenNetns { .. }) => {}
-                Err(e) => return Err(environment(e)),
+                Err(e) => return Err(environment(&e)),
             }
         }
         Ok(())
@@ -299,8 +299,8 @@ fn result(a: &Attachment) -> AttachResult {
     }
 }
 
-fn environment(e: AttachError) -> ApiError {
-    ApiError::new(code::INVALID_ENVIRONMENT, chain(&e))
+fn environment(e: &AttachError) -> ApiError {
+    ApiError::new(code::INVALID_ENVIRONMENT, chain(e))
 }
 
 fn attach_error(e: &AttachError) -> ApiError {

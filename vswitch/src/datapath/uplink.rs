@@ -34,7 +34,7 @@ impl Datapath {
             let to = from + run;
             match snap.peer_of.get(&addr).and_then(|&i| Some((i, snap.peers.get(i as usize)?))) {
                 Some((i, peer)) => {
-                    self.from_peer(snap, i, peer, &mut bufs[from..to], &meta[from..to], now_ms)
+                    self.peer_batch(snap, i, peer, &mut bufs[from..to], &meta[from..to], now_ms)
                 }
                 None => {
                     let n: usize = meta[from..to].iter().map(datagrams).sum();
@@ -47,7 +47,7 @@ impl Datapath {
         self.core.flush(snap, up);
     }
 
-    fn from_peer(
+    fn peer_batch(
         &mut self,
         snap: &Snapshot,
         index: u32,
