@@ -34,6 +34,7 @@ pub enum PortKind {
 }
 
 /// A port as the data path sees it. Its reading half belongs to one worker; this half is shared by all.
+#[derive(Clone)]
 pub struct Port {
     /// Index in [`Snapshot::ports`]; reused after a port is gone.
     pub id: u32,

@@ -179,6 +179,19 @@ pub fn remove(ns: &Netns, netns: &Path, ifname: &str) -> Result<bool, AttachErro
     })
 }
 
+/// Gives a pod's interface another MTU.
+///
+/// # Errors
+/// See [`AttachError`].
+pub fn set_mtu(ns: &Netns, netns: &Path, ifname: &str, mtu: u32) -> Result<(), AttachError> {
+    inside(ns, netns, || {
+        let configure = |err| AttachError::Configure { name: ifname.to_owned(), err };
+        let mut nl = netlink(ifname)?;
+        let index = nl.link(ifname).map_err(configure)?.index;
+        nl.set_mtu(index, mtu).map_err(configure)
+    })
+}
+
 /// CNI CHECK: is everything as ADD left it?
 ///
 /// # Errors

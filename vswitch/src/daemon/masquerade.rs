@@ -38,6 +38,26 @@ pub fn install(cluster: &[IpNet], own: &[IpNet]) -> Result<(), MasqueradeError> 
     nft(&render(cluster, own))
 }
 
+/// Installs the rules again where they are not as installed; true when they were.
+///
+/// # Errors
+/// When nft is missing or refuses.
+pub fn ensure(cluster: &[IpNet], own: &[IpNet]) -> Result<bool, MasqueradeError> {
+    // nft writes sets its own way, so rules are counted, not compared.
+    let rules = |text: &str| {
+        let is_rule = |l: &&str| ["ip ", "ip6 ", "meta "].iter().any(|word| l.starts_with(word));
+        text.lines().map(str::trim).filter(is_rule).count()
+    };
+    let wanted = render(cluster, own);
+    let mut list = vec!["list", "table"];
+    list.extend(TABLE.split(' '));
+    let listed = Command::new("nft").args(list).stdin(Stdio::null()).output().map_err(cannot_run)?;
+    if listed.status.success() && rules(&String::from_utf8_lossy(&listed.stdout)) == rules(&wanted) {
+        return Ok(true);
+    }
+    nft(&wanted).map(|()| false)
+}
+
 /// Removes the table if it is there.
 ///
 /// # Errors
@@ -89,13 +109,7 @@ fn nft(script: &str) -> Result<(), MasqueradeError> {
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|e| {
-            if e.kind() == io::ErrorKind::NotFound {
-                MasqueradeError::NoProgram(e)
-            } else {
-                MasqueradeError::Run(e)
-            }
-        })?;
+        .map_err(cannot_run)?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(script.as_bytes()).map_err(MasqueradeError::Run)?;
     }
@@ -105,6 +119,14 @@ fn nft(script: &str) -> Result<(), MasqueradeError> {
     }
     let said = String::from_utf8_lossy(&out.stderr).trim().into();
     Err(MasqueradeError::Refused { said })
+}
+
+fn cannot_run(err: io::Error) -> MasqueradeError {
+    if err.kind() == io::ErrorKind::NotFound {
+        MasqueradeError::NoProgram(err)
+    } else {
+        MasqueradeError::Run(err)
+    }
 }
 
 #[cfg(test)]

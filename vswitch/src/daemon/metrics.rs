@@ -264,7 +264,7 @@ impl Daemon {
             ..PortSample::default()
         });
         Scrape {
-            problems: self.problems.clone(),
+            problems: self.problem_list(),
             epoch: self.switch.snapshot().epoch,
             workers: self.switch.workers(),
             pods: self.attached.len(),

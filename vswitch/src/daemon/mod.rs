@@ -16,19 +16,22 @@ pub mod keeper;
 pub mod keeper_link;
 pub mod masquerade;
 pub mod metrics;
+mod mtu;
 pub mod node;
 mod pods;
 mod report;
 pub mod serve;
 mod start;
 mod trace;
+mod upkeep;
 mod uplinks;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use control::api::{ApiError, AttachmentId, Request, code};
 use control::attachments::{Attachment, StateDir, StateError};
@@ -43,12 +46,8 @@ use crate::daemon::serve::{Call, ServeError};
 use crate::snapshot::Port;
 use crate::switch::{Switch, SwitchError};
 use crate::sys::netlink::NetlinkError;
-use crate::worker::Notice;
 
 pub use start::run;
-
-/// How often the control thread looks after what nobody tells it.
-const TICK: Duration = Duration::from_secs(5);
 
 /// The daemon could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -95,11 +94,11 @@ pub enum DaemonError {
     #[error("attachment {id}: {err}; remove its file from {}/ports and restart the pod", dir.display())]
     Restore {
         /// The attachment.
-        id: AttachmentId,
+        id: Box<AttachmentId>,
         /// The state directory.
         dir: PathBuf,
         /// Why.
-        err: control::ipam::IpamError,
+        err: Box<control::ipam::IpamError>,
     },
     /// The kernel's state could not be read.
     #[error("read the machine's interfaces")]
@@ -119,6 +118,9 @@ pub enum DaemonError {
     /// The metrics listener failed.
     #[error(transparent)]
     Metrics(#[from] metrics::MetricsError),
+    /// The host's interface was deleted.
+    #[error("{} was deleted", node::HOST_IF)]
+    HostGone,
     /// A worker failed.
     #[error(transparent)]
     Switch(#[from] SwitchError),
@@ -137,12 +139,13 @@ pub enum DaemonError {
 }
 
 /// What wakes the control thread.
-#[expect(clippy::large_enum_variant, reason = "few at a time, and calls are the common case")]
 pub enum Event {
     /// A request.
-    Call(Call),
+    Call(Box<Call>),
     /// The metrics listener is asked; the answer goes here.
     Scrape(Sender<metrics::Scrape>),
+    /// The uplink may have changed.
+    Uplink,
     /// TERM or INT.
     Stop,
     /// The keeper's socket closed.
@@ -172,16 +175,20 @@ pub struct Daemon {
     restarts: u64,
     /// This kernel takes super-frames at a TAP.
     gso_write: bool,
-    problems: Vec<String>,
     /// While starting: readers that wait for the first tables, so that a restart never forwards by half of them.
     waiting: Option<Vec<(u32, pods::Reader)>>,
+    /// What keeps the node from being ready, by subject.
+    problems: BTreeMap<&'static str, String>,
+    upkeep: upkeep::Upkeep,
+    /// The uplink when last looked at; none = never, or gone.
+    uplink: Option<mtu::Uplink>,
 }
 
 impl Daemon {
     /// Serves events until told to stop.
     fn serve(&mut self, events: &Receiver<Event>) -> Result<(), DaemonError> {
         loop {
-            match events.recv_timeout(TICK) {
+            match events.recv_deadline(self.upkeep.next()) {
                 Ok(Event::Call(call)) => {
                     let answer = self.answer(call.request);
                     // A client that left does not want its answer.
@@ -190,13 +197,14 @@ impl Daemon {
                 Ok(Event::Scrape(reply)) => {
                     let _ = reply.send(self.scrape());
                 }
+                Ok(Event::Uplink) => self.look_at_uplink(),
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 Ok(Event::KeeperGone) => {
                     return Err(DaemonError::Keeper(io::ErrorKind::BrokenPipe.into()));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            self.look_after();
+            self.look_after()?;
         }
     }
 
@@ -227,24 +235,15 @@ impl Daemon {
         self.switch.publish(snapshot).map(|_| ())
     }
 
-    /// What workers noticed: interfaces that are gone. Their pods are gone too, if their namespace is.
-    fn look_after(&mut self) {
-        for Notice::PortGone(port) in self.switch.notices() {
-            let gone = self.attached.iter().find(|(_, a)| a.port == port).map(|(id, _)| id.clone());
-            let Some(id) = gone else { continue };
-            let alive = self.attached.get(&id).is_some_and(|a| attach::reopen_netns(&a.record).is_ok());
-            tracing::warn!(%id, alive, "the pod's interface is gone");
-            if !alive && let Err(err) = self.detach(&id) {
-                tracing::error!(%id, %err, "clear away a vanished pod");
-            }
-        }
+    fn problem_list(&self) -> Vec<String> {
+        self.problems.values().cloned().collect()
     }
 
     fn ready(&self) -> Result<(), ApiError> {
         if self.problems.is_empty() {
             Ok(())
         } else {
-            Err(ApiError::new(code::NOT_AVAILABLE, self.problems.join("; ")))
+            Err(ApiError::new(code::NOT_AVAILABLE, self.problem_list().join("; ")))
         }
     }
 }

@@ -123,37 +123,52 @@ pub fn configure(
     direct: &[(IpNet, IpAddr)],
 ) -> Result<(), NodeError> {
     let mut nl = Netlink::open()?;
-    let index = nl.link(HOST_IF)?.index;
+    let link = nl.link(HOST_IF)?;
+    let index = link.index;
     let v6 = routers.iter().any(IpAddr::is_ipv6);
     if v6 {
         sysctl(&format!("net/ipv6/conf/{HOST_IF}/accept_ra"), "0")?;
     }
-    let change = LinkChange {
-        mac: Some(HOST_MAC.0),
-        mtu: Some(mtu),
-        txqueuelen: Some(QUEUE),
-        no_link_local: true,
-        ..LinkChange::default()
-    };
-    nl.set_link(index, &change)?;
-    nl.set_up(index, true)?;
+    // Setting a MAC, even the same, empties the neighbour table: what is right already is left alone.
+    if link.mac != HOST_MAC.0 || link.mtu != mtu || link.txqueuelen != QUEUE {
+        let change = LinkChange {
+            mac: (link.mac != HOST_MAC.0).then_some(HOST_MAC.0),
+            mtu: Some(mtu),
+            txqueuelen: Some(QUEUE),
+            no_link_local: true,
+            ..LinkChange::default()
+        };
+        nl.set_link(index, &change)?;
+    }
+    if !link.up {
+        nl.set_up(index, true)?;
+    }
     sysctl(&format!("net/ipv4/conf/{HOST_IF}/rp_filter"), "0")?;
     sysctl(&format!("net/ipv4/conf/{HOST_IF}/forwarding"), "1")?;
     sysctl("net/ipv4/ip_forward", "1")?;
     if v6 {
         sysctl("net/ipv6/conf/all/forwarding", "1")?;
     }
-    for a in nl.addresses(Some(index))? {
+    let addresses = nl.addresses(Some(index))?;
+    for a in &addresses {
         if !a.link_scope && !routers.contains(&a.net.addr()) {
             nl.del_address(index, a.net)?;
         }
     }
     for r in routers {
-        nl.add_address(index, IpNet::from(*r), true, true)?;
+        if !addresses.iter().any(|a| a.net == IpNet::from(*r)) {
+            nl.add_address(index, IpNet::from(*r), true, true)?;
+        }
         nl.add_neighbour(index, gateway(r), GATEWAY_MAC.0)?;
     }
     let wanted = routes(&mut nl, config, index, mtu, routers, direct)?;
-    for route in &wanted {
+    let have = nl.routes(RouteFilter::OURS)?;
+    let is_there = |w: &Route| {
+        let same =
+            |h: &&Route| (h.dst, h.oif, h.via, h.source, h.mtu) == (w.dst, w.oif, w.via, w.source, w.mtu);
+        have.iter().any(|h| same(&h))
+    };
+    for route in wanted.iter().filter(|w| !is_there(w)) {
         nl.replace_route(route)?;
     }
     for old in nl.routes(RouteFilter::OURS)? {

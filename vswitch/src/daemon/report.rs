@@ -22,7 +22,7 @@ impl Daemon {
         let node = &self.config.node;
         StatusReport {
             ok: self.problems.is_empty(),
-            problems: self.problems.clone(),
+            problems: self.problem_list(),
             node: node.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: self.started.elapsed().as_secs(),

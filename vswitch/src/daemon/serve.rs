@@ -151,7 +151,7 @@ fn converse(stream: &UnixStream, calls: &Sender<Event>) -> io::Result<()> {
 
 fn ask(request: Request, calls: &Sender<Event>) -> Value {
     let (tx, rx) = bounded(1);
-    if calls.send(Event::Call(Call { request, reply: tx })).is_err() {
+    if calls.send(Event::Call(Box::new(Call { request, reply: tx }))).is_err() {
         return error(code::TRY_LATER, "the daemon is ending");
     }
     rx.recv().unwrap_or_else(|_| error(code::TRY_LATER, "the daemon is ending"))

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,13 +20,13 @@ use ipnet::IpNet;
 use super::attach::{self, Opened};
 use super::keeper::RESTARTS;
 use super::keeper_link::{KeeperLink, names};
-use super::{Daemon, DaemonError, Event, chain, masquerade, metrics, node, pods, serve, uplinks};
+use super::upkeep::Upkeep;
+use super::{Daemon, DaemonError, Event, chain, masquerade, metrics, node, pods, serve, uplinks, watch};
 use crate::compile::{NodeFacts, PeerFacts};
 use crate::counters::port_stats;
 use crate::datapath::Sizes;
 use crate::snapshot::{Port, PortKind, peer_stats};
 use crate::switch::Switch;
-use crate::sys::scm;
 use crate::sys::tun::{OFFLOAD_PORT, Tap, VNET_LEN};
 
 /// Runs the switch process until it is told to end.
@@ -36,7 +35,7 @@ use crate::sys::tun::{OFFLOAD_PORT, Tap, VNET_LEN};
 /// What could not be set up; nothing half-made is left behind.
 pub fn run(config: &Path) -> Result<(), DaemonError> {
     let (tx, events) = bounded(1024);
-    watch_signals(tx.clone())?;
+    watch::signals(tx.clone())?;
     let (mut daemon, socket) = start(config, &tx)?;
     let outcome = daemon.serve(&events);
     if matches!(outcome, Ok(())) {
@@ -73,9 +72,9 @@ fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::Path
     for a in &alive {
         let restore = ipam.restore(&a.id(), &a.addresses);
         restore.map_err(|err| DaemonError::Restore {
-            id: a.id(),
+            id: Box::new(a.id()),
             dir: config.node.state_dir.clone(),
-            err,
+            err: Box::new(err),
         })?;
     }
     let facts = facts(&config, vtep_mac, mtu);
@@ -93,8 +92,7 @@ fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::Path
     let host = node::open_host_tap(held.remove(names::HOST))?;
     keeper.put(names::HOST, &host).map_err(DaemonError::Keeper)?;
     let peers = peers(&config, config.node.workers);
-    let routers: Vec<IpAddr> = [facts.router(false), facts.router(true)].into_iter().flatten().collect();
-    node::configure(&config, mtu, &routers, &direct_routes(&config, &peers, &facts))?;
+    configure_host(&config, &facts, &peers)?;
     if config.network.masquerade {
         masquerade::install(&config.network.cluster_cidrs, &config.network.pod_cidrs)?;
     } else {
@@ -117,8 +115,10 @@ fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::Path
         started: Instant::now(),
         restarts: std::env::var(RESTARTS).ok().and_then(|n| n.parse().ok()).unwrap_or(0),
         gso_write,
-        problems: Vec::new(),
         waiting: Some(Vec::new()),
+        problems: BTreeMap::new(),
+        upkeep: Upkeep::new(Instant::now()),
+        uplink: None,
     };
     for peer in &mut daemon.peers {
         peer.whole = whole;
@@ -127,13 +127,17 @@ fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::Path
     daemon.take_up(alive, &mut held)?;
     daemon.drop_unknown(&held);
     daemon.begin()?;
+    daemon.level_mtu();
+    // Whatever changes from now on is heard of; what has changed meanwhile is seen by the first look.
+    watch::uplink(&daemon.config.node.uplink, events.clone())?;
+    daemon.look_at_uplink();
     let calls = events.clone();
     serve::start(listener, calls).map_err(|err| DaemonError::Thread { what: "the control socket", err })?;
     if let Some(listener) = metrics {
         let started = metrics::start(listener, events.clone());
         started.map_err(|err| DaemonError::Thread { what: "the metrics listener", err })?;
     }
-    watch_keeper(&daemon.keeper, events.clone())?;
+    watch::keeper(&daemon.keeper, events.clone())?;
     daemon.keeper.ready().map_err(DaemonError::Keeper)?;
     undo.disarm();
     tracing::info!(
@@ -254,6 +258,16 @@ fn peers(config: &Config, workers: usize) -> Vec<PeerFacts> {
         .collect()
 }
 
+/// The host's side as it should be; what is right already is left alone.
+pub(super) fn configure_host(
+    config: &Config,
+    facts: &NodeFacts,
+    peers: &[PeerFacts],
+) -> Result<(), node::NodeError> {
+    let routers: Vec<IpAddr> = [facts.router(false), facts.router(true)].into_iter().flatten().collect();
+    node::configure(config, u32::from(facts.mtu), &routers, &direct_routes(config, peers, facts))
+}
+
 /// Routes the host needs for peers reached without encapsulation, each through an address of the range's family.
 fn direct_routes(config: &Config, peers: &[PeerFacts], facts: &NodeFacts) -> Vec<(IpNet, IpAddr)> {
     let direct = peers.iter().zip(&config.peers).filter(|(p, _)| p.direct || facts.tunnel.is_none());
@@ -355,36 +369,4 @@ impl Daemon {
             }
         }
     }
-}
-
-fn watch_signals(events: Sender<Event>) -> Result<(), DaemonError> {
-    use std::io::Read;
-    let failed = |err| DaemonError::Thread { what: "the signal handler", err };
-    let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::low_level::pipe::register(signal, theirs.try_clone().map_err(failed)?)
-            .map_err(failed)?;
-    }
-    let spawned = std::thread::Builder::new().name("signals".into()).spawn(move || {
-        let _handlers = theirs;
-        let mut byte = [0];
-        while matches!(ours.read(&mut byte), Ok(1)) {
-            if events.send(Event::Stop).is_err() {
-                return;
-            }
-        }
-    });
-    spawned.map(|_| ()).map_err(failed)
-}
-
-fn watch_keeper(keeper: &KeeperLink, events: Sender<Event>) -> Result<(), DaemonError> {
-    let Some(socket) = keeper.socket() else { return Ok(()) };
-    let socket = socket.try_clone_to_owned().map_err(DaemonError::Keeper)?;
-    let spawned = std::thread::Builder::new().name("keeper".into()).spawn(move || {
-        let mut buffer = [0; 64];
-        // The keeper says nothing after the start; the end of the socket is its end.
-        while matches!(scm::recv(&socket, &mut buffer), Ok((n, _)) if n > 0) {}
-        let _ = events.send(Event::KeeperGone);
-    });
-    spawned.map(|_| ()).map_err(|err| DaemonError::Thread { what: "the keeper's watch", err })
 }

@@ -1,0 +1,177 @@
+//! What nobody tells the control thread: it looks now and then, and puts in order what others have changed.
+//!
+//! | how often | what |
+//! |---|---|
+//! | [`PODS`] | pods whose namespace is gone without a DEL: cleared away when gone in two rounds |
+//! | [`HOST`] | `vsw0`, the host's routes and settings, the nftables table, the uplink, pods' MTU |
+//!
+//! A namespace outlives its name for as long as somebody holds it, and our descriptor of the pod's interface does: the
+//! kernel never tells that the pod is gone, so its path is looked at.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::time::{Duration, Instant};
+
+use control::api::AttachmentId;
+use control::attachments::{Attachment, NetnsId};
+
+use super::{Daemon, DaemonError, attach, chain, masquerade, start};
+use crate::worker::Notice;
+
+/// Between two looks at the pods' namespaces.
+const PODS: Duration = Duration::from_secs(4);
+/// Between two looks at the host's side. It starts a process (`nft`), so not often.
+const HOST: Duration = Duration::from_secs(30);
+
+/// When to look next.
+pub(super) struct Upkeep {
+    pods: Instant,
+    host: Instant,
+    /// Attachments whose namespace was gone in the last round.
+    missing: BTreeSet<AttachmentId>,
+}
+
+impl Upkeep {
+    /// Nothing is due yet at `now`.
+    pub(super) fn new(now: Instant) -> Upkeep {
+        Upkeep { pods: now + PODS, host: now + HOST, missing: BTreeSet::new() }
+    }
+
+    /// When the control thread has to wake.
+    pub(super) fn next(&self) -> Instant {
+        self.pods.min(self.host)
+    }
+}
+
+impl Daemon {
+    /// Does what is due.
+    ///
+    /// # Errors
+    /// When `vsw0` is gone: a new switch makes a new one, and takes up everything else.
+    pub(super) fn look_after(&mut self) -> Result<(), DaemonError> {
+        self.heed_notices()?;
+        let now = Instant::now();
+        if now >= self.upkeep.pods {
+            self.upkeep.pods = now + PODS;
+            self.sweep();
+        }
+        if now >= self.upkeep.host {
+            self.upkeep.host = now + HOST;
+            self.look_at_uplink();
+            self.restore_host();
+            self.restore_masquerade();
+            self.level_mtu();
+        }
+        Ok(())
+    }
+
+    /// What workers noticed: interfaces that are gone. A pod that lives on without its interface has deleted it itself.
+    fn heed_notices(&mut self) -> Result<(), DaemonError> {
+        for Notice::PortGone(port) in self.switch.notices() {
+            if port == 0 {
+                return Err(DaemonError::HostGone);
+            }
+            let Some((id, a)) = self.attached.iter().find(|(_, a)| a.port == port) else { continue };
+            if attach::reopen_netns(&a.record).is_ok() {
+                tracing::warn!(%id, pod = %a.record.pod, "the pod's interface was deleted inside the pod");
+            } else {
+                self.clear_away(&id.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Pods that went without a DEL.
+    fn sweep(&mut self) {
+        let gone: BTreeSet<AttachmentId> =
+            self.attached.iter().filter(|(_, a)| is_gone(&a.record)).map(|(id, _)| id.clone()).collect();
+        let missing = std::mem::replace(&mut self.upkeep.missing, gone.clone());
+        for id in gone.intersection(&missing) {
+            self.clear_away(id);
+        }
+    }
+
+    fn clear_away(&mut self, id: &AttachmentId) {
+        tracing::info!(%id, "its network namespace is gone: its addresses are free again");
+        if let Err(err) = self.detach(id) {
+            tracing::error!(%id, %err, "clear away a vanished pod");
+        }
+    }
+
+    /// The host's interface, routes and settings as they should be.
+    pub(super) fn restore_host(&mut self) {
+        let trouble = start::configure_host(&self.config, &self.facts, &self.peers).err();
+        self.problem("host", trouble.map(|err| chain(&err)));
+    }
+
+    fn restore_masquerade(&mut self) {
+        let network = &self.config.network;
+        if !network.masquerade {
+            return;
+        }
+        let trouble = match masquerade::ensure(&network.cluster_cidrs, &network.pod_cidrs) {
+            Ok(true) => None,
+            Ok(false) => {
+                let table = masquerade::TABLE;
+                tracing::warn!(table, "somebody removed or changed our nftables table: installed again");
+                None
+            }
+            Err(err) => Some(chain(&err)),
+        };
+        self.problem("nftables", trouble);
+    }
+
+    /// Notes what keeps the node from being ready, or that it does no longer; told once each.
+    pub(super) fn problem(&mut self, subject: &'static str, trouble: Option<String>) {
+        match trouble {
+            Some(text) => {
+                if self.problems.get(subject) != Some(&text) {
+                    tracing::error!("{text}");
+                    self.problems.insert(subject, text);
+                }
+            }
+            None => {
+                if let Some(text) = self.problems.remove(subject) {
+                    tracing::info!(was = text, "in order again");
+                }
+            }
+        }
+    }
+}
+
+/// The path names nothing any more, or another namespace. What cannot be looked at is not taken for gone.
+fn is_gone(record: &Attachment) -> bool {
+    match NetnsId::of(&record.netns) {
+        Ok(id) => id != record.netns_id,
+        Err(err) => err.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(netns: &std::path::Path, netns_id: NetnsId) -> Attachment {
+        Attachment {
+            network: "vswitch".into(),
+            container_id: "c".into(),
+            ifname: "eth0".into(),
+            pod: control::api::PodId { namespace: "a".into(), name: "b".into(), uid: String::new() },
+            netns: netns.into(),
+            netns_id,
+            boot_id: String::new(),
+            addresses: Vec::new(),
+            mac: control::mac::Mac::default(),
+            mtu: 1450,
+        }
+    }
+
+    #[test]
+    fn a_namespace_is_gone_when_its_path_names_nothing_or_another() {
+        let path = std::path::Path::new("/proc/self/ns/net");
+        let id = NetnsId::of(path).unwrap();
+        assert!(!is_gone(&record(path, id)));
+        assert!(is_gone(&record(path, NetnsId { ino: id.ino + 1, ..id })));
+        assert!(is_gone(&record(std::path::Path::new("/run/netns/there-is-none"), id)));
+    }
+}

@@ -1,0 +1,76 @@
+//! Threads that wait for what the control thread has to hear of: signals, the keeper's end, changes of the uplink.
+//!
+//! Each sleeps in one system call, sends an [`Event`] and knows nothing else. They end with the process.
+
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+
+use crossbeam::channel::Sender;
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::keeper_link::KeeperLink;
+use super::{DaemonError, Event};
+use crate::sys::netlink::{Event as LinkEvent, Groups, Monitor};
+use crate::sys::scm;
+
+/// TERM and INT.
+pub(super) fn signals(events: Sender<Event>) -> Result<(), DaemonError> {
+    let failed = |err| DaemonError::Thread { what: "the signal handler", err };
+    let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::low_level::pipe::register(signal, theirs.try_clone().map_err(failed)?)
+            .map_err(failed)?;
+    }
+    let spawned = std::thread::Builder::new().name("signals".into()).spawn(move || {
+        let _handlers = theirs;
+        let mut byte = [0];
+        while matches!(ours.read(&mut byte), Ok(1)) {
+            if events.send(Event::Stop).is_err() {
+                return;
+            }
+        }
+    });
+    spawned.map(|_| ()).map_err(failed)
+}
+
+/// The end of the keeper.
+pub(super) fn keeper(keeper: &KeeperLink, events: Sender<Event>) -> Result<(), DaemonError> {
+    let Some(socket) = keeper.socket() else { return Ok(()) };
+    let socket = socket.try_clone_to_owned().map_err(DaemonError::Keeper)?;
+    let spawned = std::thread::Builder::new().name("keeper".into()).spawn(move || {
+        let mut buffer = [0; 64];
+        // The keeper says nothing after the start; the end of the socket is its end.
+        while matches!(scm::recv(&socket, &mut buffer), Ok((n, _)) if n > 0) {}
+        let _ = events.send(Event::KeeperGone);
+    });
+    spawned.map(|_| ()).map_err(|err| DaemonError::Thread { what: "the keeper's watch", err })
+}
+
+/// Link messages about the uplink.
+pub(super) fn uplink(uplink: &str, events: Sender<Event>) -> Result<(), DaemonError> {
+    let mut monitor = Monitor::open(Groups::LINK).map_err(DaemonError::Machine)?;
+    let name = uplink.to_owned();
+    let spawned = std::thread::Builder::new().name("uplink-watch".into()).spawn(move || {
+        loop {
+            match poll(&mut [PollFd::new(&monitor, PollFlags::IN)], None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(err) => return tracing::error!(%err, "the uplink is looked after every half minute only"),
+            }
+            let mut ours = false;
+            let drained = monitor.drain(|event| {
+                ours |= match event {
+                    LinkEvent::Link(link) | LinkEvent::LinkGone(link) => link.name == name,
+                    LinkEvent::Overflow => true,
+                    _ => false,
+                };
+            });
+            if let Err(err) = drained {
+                return tracing::error!(%err, "the uplink is looked after every half minute only");
+            }
+            if ours && events.send(Event::Uplink).is_err() {
+                return;
+            }
+        }
+    });
+    spawned.map(|_| ()).map_err(|err| DaemonError::Thread { what: "the uplink's watch", err })
+}
