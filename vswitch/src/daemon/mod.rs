@@ -146,6 +146,8 @@ pub enum Event {
     Scrape(Sender<metrics::Scrape>),
     /// The uplink may have changed.
     Uplink,
+    /// Super-frames may, or may no longer, leave whole through the uplink TAP.
+    Whole(bool),
     /// TERM or INT.
     Stop,
     /// The keeper's socket closed.
@@ -198,6 +200,10 @@ impl Daemon {
                     let _ = reply.send(self.scrape());
                 }
                 Ok(Event::Uplink) => self.look_at_uplink(),
+                Ok(Event::Whole(whole)) => {
+                    self.peers.iter_mut().for_each(|p| p.whole = whole);
+                    self.publish()?;
+                }
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 Ok(Event::KeeperGone) => {
                     return Err(DaemonError::Keeper(io::ErrorKind::BrokenPipe.into()));

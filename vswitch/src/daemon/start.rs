@@ -120,9 +120,6 @@ fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::Path
         upkeep: Upkeep::new(Instant::now()),
         uplink: None,
     };
-    for peer in &mut daemon.peers {
-        peer.whole = whole;
-    }
     daemon.plug_host(host)?;
     daemon.take_up(alive, &mut held)?;
     daemon.drop_unknown(&held);
@@ -138,6 +135,10 @@ fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::Path
         started.map_err(|err| DaemonError::Thread { what: "the metrics listener", err })?;
     }
     watch::keeper(&daemon.keeper, events.clone())?;
+    if let Some(up) = whole {
+        let started = uplinks::watch_whole(up, &daemon.config, events.clone());
+        started.map_err(|err| DaemonError::Thread { what: "the uplink's probe", err })?;
+    }
     daemon.keeper.ready().map_err(DaemonError::Keeper)?;
     undo.disarm();
     tracing::info!(

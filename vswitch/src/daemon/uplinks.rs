@@ -9,12 +9,14 @@ use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use control::config::{Config, Tunnel};
+use crossbeam::channel::Sender;
 use encap::Frame;
 
-use super::chain;
 use super::keeper_link::{KeeperLink, names};
+use super::{Event, chain};
 use crate::switch::WorkerIo;
 use crate::uplink::tap::{self, Outer, UplinkTap, Verdict};
 use crate::uplink::udp::{self, UdpError, UdpRx, UdpTx};
@@ -22,6 +24,11 @@ use crate::uplink::{SendReport, Train, UplinkIo, UplinkTx};
 
 /// Source ports of a node's VXLAN traffic, all workers together (RFC 7348 section 5: entropy for the underlay).
 const SOURCE_PORTS: usize = 8;
+
+/// How long a good verdict about the uplink TAP is believed.
+const PROBE_AGAIN: Duration = Duration::from_secs(60);
+/// How soon a bad one is doubted.
+const PROBE_SOON: Duration = Duration::from_secs(15);
 
 /// The tunnel could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -82,8 +89,11 @@ fn locals(config: &Config) -> Vec<IpAddr> {
 }
 
 impl Uplinks {
-    /// Deals the sockets out. The flag tells whether super-frames may go whole through the uplink TAP.
-    pub(super) fn into_workers(self, config: &Config) -> Result<(Vec<WorkerIo>, bool), UplinkError> {
+    /// Deals the sockets out. With them comes the uplink TAP, where the device below may carry super-frames.
+    pub(super) fn into_workers(
+        self,
+        config: &Config,
+    ) -> Result<(Vec<WorkerIo>, Option<Arc<UplinkTap>>), UplinkError> {
         let port = self.port;
         let socket = |err| UplinkError::Socket { port, err };
         let locals = locals(config);
@@ -114,16 +124,13 @@ impl Uplinks {
             let rx: Box<dyn UplinkIo + Send> = Box::new(rx);
             io[i % workers].uplinks.push((rx, fd));
         }
-        Ok((io, whole.is_some()))
+        Ok((io, whole))
     }
 }
 
-/// The uplink TAP, when it is worth having: the probe sends one super-frame toward a peer and sees it leave whole.
+/// The uplink TAP, where the uplink's device may carry tunnel super-frames. It is used once a probe has seen one leave
+/// whole: [`watch_whole`].
 fn whole(config: &Config, locals: &[IpAddr]) -> Option<Arc<UplinkTap>> {
-    let (peer, node) = config.peers.iter().find_map(|p| {
-        let to = config.reach(p)?;
-        locals.iter().find(|l| l.is_ipv6() == to.is_ipv6()).map(|l| (to, *l))
-    })?;
     let uplink = &config.node.uplink;
     for feature in ["tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation"] {
         if !crate::sys::ethtool::feature(uplink, feature).unwrap_or(false) {
@@ -131,27 +138,55 @@ fn whole(config: &Config, locals: &[IpAddr]) -> Option<Arc<UplinkTap>> {
             return None;
         }
     }
-    let up = match UplinkTap::open(tap::NAME, locals.iter().any(IpAddr::is_ipv6), true) {
-        Ok(up) => up,
+    match UplinkTap::open(tap::NAME, locals.iter().any(IpAddr::is_ipv6), true) {
+        Ok(up) => Some(Arc::new(up)),
         Err(err) => {
             tracing::info!(err = %chain(&err), "no uplink TAP: super-frames are segmented here");
-            return None;
-        }
-    };
-    match tap::probe(&up, uplink, node, peer) {
-        Ok(Verdict::Usable) => {
-            tracing::info!(uplink, "super-frames leave whole through {}", tap::NAME);
-            Some(Arc::new(up))
-        }
-        Ok(verdict) => {
-            tracing::info!(uplink, ?verdict, "super-frames are segmented here");
-            None
-        }
-        Err(err) => {
-            tracing::info!(err = %chain(&err), "super-frames are segmented here");
             None
         }
     }
+}
+
+/// Starts the thread that probes the uplink TAP, now and from time to time: a peer may not be up yet, a firewall may
+/// come later, the device's offloads may be switched. Tells changes as [`Event::Whole`].
+pub(super) fn watch_whole(up: Arc<UplinkTap>, config: &Config, events: Sender<Event>) -> std::io::Result<()> {
+    let locals = locals(config);
+    let uplink = config.node.uplink.clone();
+    let ways: Vec<(IpAddr, IpAddr)> = config
+        .peers
+        .iter()
+        .filter_map(|p| {
+            let to = config.reach(p)?;
+            Some((*locals.iter().find(|l| l.is_ipv6() == to.is_ipv6())?, to))
+        })
+        .collect();
+    let spawned = std::thread::Builder::new().name("uplink-probe".into()).spawn(move || {
+        let mut usable = false;
+        let mut told = None;
+        loop {
+            // The first peer that can be reached decides: it is the uplink's device that is looked at, not the peer.
+            let mut verdict = None;
+            for (node, peer) in &ways {
+                verdict = tap::probe(&up, &uplink, *node, *peer).ok();
+                if !matches!(verdict, Some(Verdict::Lost | Verdict::OtherWay)) {
+                    break;
+                }
+            }
+            let now = verdict == Some(Verdict::Usable);
+            if told.as_ref() != Some(&verdict) {
+                tracing::info!(uplink, ?verdict, whole = now, "uplink TAP probed");
+                told = Some(verdict);
+            }
+            if now != usable {
+                usable = now;
+                if events.send(Event::Whole(now)).is_err() {
+                    return;
+                }
+            }
+            std::thread::sleep(if usable { PROBE_AGAIN } else { PROBE_SOON });
+        }
+    });
+    spawned.map(|_| ())
 }
 
 /// A worker's way out: UDP sockets, and the uplink TAP where there is one.
