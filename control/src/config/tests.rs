@@ -470,3 +470,21 @@ fn a_thousand_peers_are_checked_at_once() {
     }
     assert_eq!(load(&text).peers.len(), 1000);
 }
+
+/// The file that is installed, and the same with every commented key switched on.
+#[test]
+fn the_installed_example_is_valid() {
+    let text = include_str!("../../../deploy/vswitch.toml");
+    assert_eq!(load(text), load(LEAST), "what it sets and shows are the defaults");
+    let is_key =
+        |line: &&str| line.strip_prefix('#').is_some_and(|l| l.starts_with(|c: char| !c.is_whitespace()));
+    let on: String =
+        text.lines().map(|l| if is_key(&l) { &l[1..] } else { l }).flat_map(|l| [l, "\n"]).collect();
+    let all = load(&on.replace("fd77::1", "2001:db8::1").replace("fd77::2", "2001:db8::2"));
+    assert_eq!((all.peers.len(), all.metrics), (1, Some("127.0.0.1:9470".parse().unwrap())));
+    // Every key that the configuration prints, the example explains.
+    for line in all.to_toml().lines().filter(|l| !l.is_empty()) {
+        let key = line.split(" =").next().unwrap_or(line);
+        assert!(on.lines().any(|l| l.split(" =").next() == Some(key)), "{key} is not in deploy/vswitch.toml");
+    }
+}
