@@ -111,12 +111,13 @@ impl Daemon {
     }
 
     pub(super) fn drop_infos(&self) -> Vec<DropInfo> {
-        let row = |(reason, count): &(DropReason, u64)| DropInfo {
+        let happened = self.switch.totals().drops;
+        let row = |reason: &DropReason| DropInfo {
             reason: reason.code().to_owned(),
-            count: *count,
+            count: happened.iter().find(|(r, _)| r == reason).map_or(0, |(_, count)| *count),
             help: reason.help().to_owned(),
         };
-        self.switch.totals().drops.iter().map(row).collect()
+        DropReason::ALL.iter().map(row).collect()
     }
 
     pub(super) fn flow_infos(&self) -> Vec<FlowInfo> {
