@@ -259,6 +259,20 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_has_every_reason_in_its_words_and_no_other() {
+        let manual = include_str!("../../docs/drops.md");
+        for r in DropReason::ALL {
+            let row = format!("| `{}` | {} | ", r.code(), r.help());
+            assert_eq!(
+                manual.matches(&row).count(),
+                1,
+                "docs/drops.md must have one row that starts {row:?}"
+            );
+        }
+        assert_eq!(manual.lines().filter(|line| line.starts_with("| `")).count(), DROP_REASONS);
+    }
+
+    #[test]
     fn totals_add_up() {
         let (a, b) = (WorkerCounters::default(), WorkerCounters::default());
         a.received.add(5);
