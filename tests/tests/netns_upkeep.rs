@@ -4,7 +4,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use vswitch::lab::{Attached, Lab, Netns, Options, Stop, ping, run_words, within};
+use rustix::process::Signal;
+use vswitch::lab::{Attached, Daemon, Lab, Netns, Options, PingRun, Stop, ping, run_words, within};
 use vswitch_tests::leftovers::Leftovers;
 use vswitch_tests::programs::programs;
 use vswitch_tests::serial::turn;
@@ -186,6 +187,36 @@ fn what_others_removed_is_put_back() {
         eventually(Duration::from_secs(3), &Vec::new(), problems);
         eventually(Duration::from_secs(3), &true, || ping(&a.netns, b.v4, 1, 10).unwrap().all());
         assert!(ping(peer, b.v4, 1, 10).unwrap().all());
+    }
+    before.assert_same();
+}
+
+#[test]
+fn a_reload_hands_everything_over() {
+    let _turn = turn();
+    let before = Leftovers::now();
+    {
+        let lab = lab();
+        let (a, b) = (lab.pod(0, "a").unwrap(), lab.pod(1, "b").unwrap());
+        let daemon = lab.daemon(0).unwrap();
+        let old = daemon.children();
+        let pinging = PingRun::start(&a.netns, b.v4, 500, 2).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        Daemon::signal(daemon.pid(), Signal::HUP);
+        // The control socket is there all the while: whoever asks is answered by the old switch or by the new one.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while daemon.children() == old || daemon.status().is_ok_and(|s| s.ports != 1) {
+            assert!(daemon.socket().exists() && Instant::now() < deadline);
+        }
+        let pinged = pinging.finish().unwrap();
+        assert_eq!((pinged.sent, pinged.received), (500, 500), "packets were lost");
+        assert_eq!(daemon.status().unwrap().ports, 1);
+        assert_eq!(get(&lab.bed.nodes[0], "/readyz").0, 200);
+        // A socket whose name somebody removed is made again by the next switch.
+        std::fs::remove_file(daemon.socket()).unwrap();
+        Daemon::signal(daemon.pid(), Signal::HUP);
+        eventually(Duration::from_secs(5), &true, || daemon.status().is_ok_and(|s| s.ports == 1));
+        assert!(lab.pod(0, "c").is_ok());
     }
     before.assert_same();
 }

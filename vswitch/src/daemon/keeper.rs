@@ -152,7 +152,9 @@ impl Keeper {
             }
             if let Some(asked) = asked(flags) {
                 end = Some(asked);
-                terminate(&child, Signal::TERM);
+                // A switch that is replaced leaves the control socket in place for the next one.
+                let signal = if matches!(end, Some(End::Replaced)) { Signal::HUP } else { Signal::TERM };
+                terminate(&child, signal);
                 // Until the switch has ended its socket must be served, but not for ever.
                 return self.finish(&ours, child, end);
             }

@@ -150,6 +150,8 @@ pub enum Event {
     Whole(bool),
     /// TERM or INT.
     Stop,
+    /// HUP: another switch takes over.
+    MakeWay,
     /// The keeper's socket closed.
     KeeperGone,
 }
@@ -187,8 +189,8 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Serves events until told to stop.
-    fn serve(&mut self, events: &Receiver<Event>) -> Result<(), DaemonError> {
+    /// Serves events until told to end; true when nobody is to take over.
+    fn serve(&mut self, events: &Receiver<Event>) -> Result<bool, DaemonError> {
         loop {
             match events.recv_deadline(self.upkeep.next()) {
                 Ok(Event::Call(call)) => {
@@ -204,7 +206,8 @@ impl Daemon {
                     self.peers.iter_mut().for_each(|p| p.whole = whole);
                     self.publish()?;
                 }
-                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(true),
+                Ok(Event::MakeWay) => return Ok(false),
                 Ok(Event::KeeperGone) => {
                     return Err(DaemonError::Keeper(io::ErrorKind::BrokenPipe.into()));
                 }

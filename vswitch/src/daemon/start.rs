@@ -35,14 +35,13 @@ use crate::sys::tun::{OFFLOAD_PORT, Tap, VNET_LEN};
 /// What could not be set up; nothing half-made is left behind.
 pub fn run(config: &Path) -> Result<(), DaemonError> {
     let (tx, events) = bounded(1024);
-    watch::signals(tx.clone())?;
+    watch::signals(&tx)?;
     let (mut daemon, socket) = start(config, &tx)?;
-    let outcome = daemon.serve(&events);
-    if matches!(outcome, Ok(())) {
+    if daemon.serve(&events)? {
         // A stop on request: nobody will answer here until the next start.
         let _ = std::fs::remove_file(socket);
     }
-    outcome
+    Ok(())
 }
 
 fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::PathBuf), DaemonError> {
@@ -82,8 +81,9 @@ fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::Path
     let uplinks = uplinks::open(&config, &keeper, &mut held)?;
     let socket = config.node.socket();
     let listener = match held.remove(names::CONTROL) {
-        Some(fd) => serve::adopt(fd),
-        None => serve::bind(&socket)?,
+        Some(fd) if socket.exists() => serve::adopt(fd),
+        // Without its name, or with another run-dir than before, nobody would find the one that was kept.
+        _ => serve::bind(&socket)?,
     };
     let undo =
         Undo { armed: !restored, socket: socket.clone(), host: !machine.links.contains_key(node::HOST_IF) };

@@ -7,25 +7,31 @@ use std::os::unix::net::UnixStream;
 
 use crossbeam::channel::Sender;
 use rustix::event::{PollFd, PollFlags, poll};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::keeper_link::KeeperLink;
 use super::{DaemonError, Event};
 use crate::sys::netlink::{Event as LinkEvent, Groups, Monitor};
 use crate::sys::scm;
 
-/// TERM and INT.
-pub(super) fn signals(events: Sender<Event>) -> Result<(), DaemonError> {
+/// TERM and INT end the switch for good, HUP (from the keeper) makes way for the next one.
+pub(super) fn signals(events: &Sender<Event>) -> Result<(), DaemonError> {
+    on(&[SIGTERM, SIGINT], events.clone(), || Event::Stop)?;
+    on(&[SIGHUP], events.clone(), || Event::MakeWay)
+}
+
+fn on(signals: &[i32], events: Sender<Event>, event: fn() -> Event) -> Result<(), DaemonError> {
     let failed = |err| DaemonError::Thread { what: "the signal handler", err };
     let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::low_level::pipe::register(signal, theirs.try_clone().map_err(failed)?)
-            .map_err(failed)?;
+    for signal in signals {
+        let pipe = theirs.try_clone().map_err(failed)?;
+        signal_hook::low_level::pipe::register(*signal, pipe).map_err(failed)?;
     }
     let spawned = std::thread::Builder::new().name("signals".into()).spawn(move || {
         let _handlers = theirs;
         let mut byte = [0];
         while matches!(ours.read(&mut byte), Ok(1)) {
-            if events.send(Event::Stop).is_err() {
+            if events.send(event()).is_err() {
                 return;
             }
         }
