@@ -212,6 +212,24 @@ fn a_reload_hands_everything_over() {
         assert_eq!((pinged.sent, pinged.received), (500, 500), "packets were lost");
         assert_eq!(daemon.status().unwrap().ports, 1);
         assert_eq!(get(&lab.bed.nodes[0], "/readyz").0, 200);
+        // A reload takes over another tunnel port and another number of workers.
+        let rewrite = |from: &str, to: &str| {
+            for daemon in lab.daemons.iter().flatten() {
+                let text = std::fs::read_to_string(daemon.config()).unwrap();
+                assert!(text.contains(from), "{text}");
+                std::fs::write(daemon.config(), text.replace(from, to)).unwrap();
+                Daemon::signal(daemon.pid(), Signal::HUP);
+            }
+        };
+        rewrite("[tunnel]\n", "[tunnel]\nport = 4789\n");
+        let sockets = || lab.bed.nodes[0].run("ss -Huln").unwrap();
+        eventually(Duration::from_secs(5), &(true, false), || {
+            (sockets().contains(":4789 "), sockets().contains(":8472 "))
+        });
+        eventually(Duration::from_secs(5), &true, || ping(&a.netns, b.v4, 1, 10).unwrap().all());
+        rewrite("[node]\n", "[node]\nworkers = 3\n");
+        eventually(Duration::from_secs(5), &3, || sockets().matches("192.168.77.1:4789 ").count());
+        eventually(Duration::from_secs(5), &true, || ping(&a.netns, b.v4, 1, 10).unwrap().all());
         // A socket whose name somebody removed is made again by the next switch.
         std::fs::remove_file(daemon.socket()).unwrap();
         Daemon::signal(daemon.pid(), Signal::HUP);

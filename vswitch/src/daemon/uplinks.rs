@@ -67,15 +67,35 @@ pub(super) fn open(
     while let Some(fd) = held.remove(&format!("{}{}", names::UPLINK, rx.len())) {
         rx.push(UdpRx::adopt(fd).map_err(socket)?);
     }
-    if rx.is_empty() {
-        for local in locals(config) {
-            rx.extend(udp::bind(SocketAddr::new(local, port), config.node.workers).map_err(socket)?);
-        }
-        for (i, s) in rx.iter().enumerate() {
-            keeper.put(&format!("{}{i}", names::UPLINK), s.as_fd()).map_err(UplinkError::Keeper)?;
-        }
+    let locals = locals(config);
+    let wanted = locals.iter().flat_map(|l| (0..config.node.workers).map(|_| SocketAddr::new(*l, port)));
+    if rx.iter().map(UdpRx::local).eq(wanted) {
+        return Ok(Uplinks { port, rx });
+    }
+    // None yet, or the configuration has changed: those of before must be closed on both sides.
+    let kept = rx.len();
+    rx.clear();
+    for i in 0..kept {
+        keeper.forget(&format!("{}{i}", names::UPLINK)).map_err(UplinkError::Keeper)?;
+    }
+    for local in locals {
+        rx.extend(bind(SocketAddr::new(local, port), config.node.workers, kept > 0).map_err(socket)?);
+    }
+    for (i, s) in rx.iter().enumerate() {
+        keeper.put(&format!("{}{i}", names::UPLINK), s.as_fd()).map_err(UplinkError::Keeper)?;
     }
     Ok(Uplinks { port, rx })
+}
+
+/// Binds; the keeper takes a moment to close what held the port before.
+fn bind(addr: SocketAddr, count: usize, patient: bool) -> Result<Vec<UdpRx>, UdpError> {
+    for _ in 0..if patient { 100 } else { 0 } {
+        match udp::bind(addr, count) {
+            Err(UdpError::Taken(_)) => std::thread::sleep(Duration::from_millis(10)),
+            other => return other,
+        }
+    }
+    udp::bind(addr, count)
 }
 
 /// The node addresses that tunnels use.
