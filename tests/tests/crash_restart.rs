@@ -98,3 +98,18 @@ fn a_graceful_restart_keeps_the_pods_too() {
     assert!(ping(&a.netns, b.v4, 3, 10).unwrap().all());
     assert!(ping(&b.netns, a.v6, 3, 10).unwrap().all());
 }
+
+#[test]
+fn an_upgrade_loses_no_packet_and_keeps_the_control_socket() {
+    let _turn = turn();
+    let (a, b, lab) = two_pods();
+    let daemon = lab.daemons[0].as_ref().unwrap();
+    let old = switch(daemon);
+    let pinging = PingRun::start(&a.netns, b.v4, 1000, 2).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    Daemon::signal(daemon.pid(), Signal::HUP);
+    let pinged = pinging.finish().unwrap();
+    assert_eq!((pinged.sent, pinged.received), (1000, 1000), "packets were lost");
+    assert_ne!(switch(daemon), old, "the switch is the old one");
+    assert_eq!(daemon.status().unwrap().restarts, 1);
+}

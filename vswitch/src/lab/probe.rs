@@ -69,10 +69,13 @@ fn serve_tcp(listener: &Socket, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let Ok((stream, _)) = listener.accept() else { continue };
         let mut stream = TcpStream::from(stream);
-        let _ = stream.set_read_timeout(Some(PATIENCE));
-        while let Ok(n @ 1..) = stream.read(&mut buffer) {
-            if stream.write_all(&buffer[..n]).is_err() {
-                break;
+        let _ = stream.set_read_timeout(Some(GLANCE));
+        // A silent client keeps its connection: what happens to it meanwhile may be the test.
+        while !stop.load(Ordering::Relaxed) {
+            match stream.read(&mut buffer) {
+                Ok(n @ 1..) if stream.write_all(&buffer[..n]).is_ok() => {}
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+                _ => break,
             }
         }
     }
