@@ -134,7 +134,7 @@ fn received_is_delivered_plus_dropped() {
     let _turn = turn();
     let lab = Lab::start(programs(), Options::default(), &Stop::default()).unwrap();
     let (a, b) = (lab.pod(0, "a").unwrap(), lab.pod(1, "b").unwrap());
-    assert!(ping(&a.netns, b.v4, 50, 2).unwrap().all());
+    assert!(ping(&a.netns, b.v4, 20, 2).unwrap().all());
     ping(&a.netns, [10, 244, 1, 249].into(), 5, 2).unwrap();
     transfer(a.netns.path(), b.netns.path(), b.v4, 8 << 20).unwrap();
     for i in 0..2 {

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use control::api::{DropInfo, Request};
 use etherparse::PacketBuilder;
 
 use super::attach::Attached;
@@ -75,6 +76,14 @@ impl<'a> Checks<'a> {
         self.host()?;
         self.outside()?;
         self.refused()?;
+        for (i, daemon) in self.lab.daemons.iter().enumerate() {
+            let Some(daemon) = daemon else { continue };
+            let reasons: Vec<DropInfo> = daemon.ask(&Request::Drops)?;
+            let counted = reasons.iter().filter(|drop| drop.count > 0);
+            let counted: Vec<String> =
+                counted.map(|drop| format!("{} {}", drop.count, drop.reason)).collect();
+            self.report.drops.push(format!("n{} dropped: {}", i + 1, counted.join(", ")));
+        }
         Ok(self.report)
     }
 

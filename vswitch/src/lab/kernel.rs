@@ -55,6 +55,10 @@ impl KernelNode {
         peers: &[NodePlan],
     ) -> Result<KernelNode, LabError> {
         node.ip("link add cni0 type bridge")?;
+        // Where br_netfilter is loaded, bridged frames would take a way through the firewall that ours do not take.
+        for key in ["bridge.bridge-nf-call-iptables", "bridge.bridge-nf-call-ip6tables"] {
+            let _ = node.sysctl(key, "0");
+        }
         let mtu = if wire == Wire::HostGw { mtu } else { mtu - VXLAN_OVERHEAD };
         node.ip(&format!("link set cni0 mtu {mtu} up"))?;
         node.ip(&format!("addr add {}/24 dev cni0", plan.pod(1)))?;

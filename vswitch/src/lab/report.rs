@@ -40,6 +40,8 @@ pub struct Measurement {
 pub struct Report {
     /// In the order they were made.
     pub checks: Vec<Check>,
+    /// What each node dropped, one line each; shown when a check failed.
+    pub drops: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -132,6 +134,11 @@ impl Report {
         for check in self.checks.iter().filter(|check| !check.ok) {
             let _ = writeln!(text, "  FAILED {}: {}", check.name, check.detail);
         }
+        if !self.ok() {
+            for line in &self.drops {
+                let _ = writeln!(text, "  {line}");
+            }
+        }
         text
     }
 }
@@ -152,17 +159,21 @@ mod tests {
 
     #[test]
     fn groups_are_rows_and_failures_are_named() {
-        let report = Report { checks: vec![check("x", true, Some(1.0)), check("x", false, Some(3.0))] };
+        let report = Report {
+            checks: vec![check("x", true, Some(1.0)), check("x", false, Some(3.0))],
+            drops: vec!["n1 dropped: 2 no-route".into()],
+        };
         let table = report.table();
         assert!(table.contains("1/2"), "{table}");
         assert!(table.contains("2.000 ms"), "{table}");
         assert!(table.contains("FAILED x a b: seen"), "{table}");
+        assert!(table.contains("n1 dropped: 2 no-route"), "{table}");
         assert!(!report.ok());
     }
 
     #[test]
     fn json_has_exactly_the_documented_keys() {
-        let report = Report { checks: vec![check("x", true, Some(1.0))] };
+        let report = Report { checks: vec![check("x", true, Some(1.0))], drops: Vec::new() };
         let value: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
         assert_eq!(value["ok"], true);
         let keys: Vec<_> = value["checks"][0].as_object().unwrap().keys().map(String::as_str).collect();
