@@ -59,8 +59,7 @@ pub enum Ingress<'a> {
     Peer(u32),
 }
 
-/// Marks a peer's index in a flow key's ingress field.
-pub const PEER_BIT: u32 = 1 << 31;
+pub use policy::PEER_BIT;
 
 impl Ingress<'_> {
     /// The number that stands for this ingress in a flow key.
