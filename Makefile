@@ -5,7 +5,7 @@
 #   make bench     micro-benchmarks
 #   make compare   throughput against the kernel's own way, in interleaved pairs (as root)
 #   make lint      formatting and lints
-#   make install   programs into $(DESTDIR)$(PREFIX)/bin and $(DESTDIR)/opt/cni/bin
+#   make install   programs, service unit, example configuration and documents below $(DESTDIR)
 
 CARGO   ?= cargo
 PREFIX  ?= /usr/local
@@ -39,13 +39,19 @@ bench:
 
 compare:
 	@scripts/deps build bench
-	$(CARGO) build --profile lab $(PROGRAMS)
-	$(CARGO) build --profile lab -p vswitch-benches --bin vswitch-compare
-	$(LAB_BIN)/vswitch-compare $(COMPARE)
+	$(CARGO) build --release $(PROGRAMS) -p vswitch-benches
+	$(TARGET)/release/vswitch-compare $(COMPARE)
 
 install:
 	@scripts/deps build
 	$(CARGO) build --release $(PROGRAMS)
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(CNI_DIR)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(CNI_DIR) $(DESTDIR)/etc/vswitch $(DESTDIR)/etc/systemd/system
+	install -d $(DESTDIR)$(PREFIX)/share/vswitch $(DESTDIR)$(PREFIX)/share/doc/vswitch
 	install -m 0755 $(TARGET)/release/vswitchd $(TARGET)/release/vsctl $(DESTDIR)$(PREFIX)/bin/
 	install -m 0755 $(TARGET)/release/vswitch-cni $(DESTDIR)$(CNI_DIR)/
+	sed 's|/usr/local|$(PREFIX)|g' deploy/vswitchd.service > $(DESTDIR)/etc/systemd/system/vswitchd.service
+	chmod 0644 $(DESTDIR)/etc/systemd/system/vswitchd.service
+	@# A configuration that is there already stays; the CNI file is put in place when the daemon is up (docs/operations.md).
+	test -e $(DESTDIR)/etc/vswitch/vswitch.toml || install -m 0600 deploy/vswitch.toml $(DESTDIR)/etc/vswitch/
+	install -m 0644 deploy/10-vswitch.conflist $(DESTDIR)$(PREFIX)/share/vswitch/
+	install -m 0644 docs/*.md $(DESTDIR)$(PREFIX)/share/doc/vswitch/
