@@ -1,5 +1,6 @@
 //! `vsctl lab` itself: every check passes with each tunnel, and nothing is left behind, also after a signal.
 
+use std::fs;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -126,6 +127,49 @@ fn a_kept_lab_stays_until_its_script_removes_it() {
     assert!(kept.namespaces.len() >= 4 && kept.processes.len() >= 2, "{kept:#?}");
     let script = stderr.split_whitespace().find(|word| word.ends_with("down.sh")).unwrap();
     run_words(&format!("sh {script}")).unwrap();
+    before.assert_same_for(pid);
+}
+
+/// As somebody who is not root sees it: a user of no name, and /dev/net/tun with the given mode.
+fn as_nobody(mode: &str) -> (Output, u32) {
+    // The build directory may lie where only root may look.
+    let dir = std::env::temp_dir().join(format!("vsl{}-programs", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    let programs = programs();
+    for program in [programs.vswitchd(), programs.cni(), programs.vsctl()] {
+        fs::copy(&program, dir.join(program.file_name().unwrap())).unwrap();
+    }
+    let prepare = format!(
+        "mount -t tmpfs tmpfs /dev/net && mknod -m {mode} /dev/net/tun c 10 200 && \
+         exec setpriv --reuid 65534 --regid 65534 --clear-groups {}/vsctl lab --pods 1",
+        dir.display()
+    );
+    let child = Command::new("unshare")
+        .args(["--mount", "sh", "-c", &prepare])
+        .env_remove("VSWITCH_BIN_DIR")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = child.id();
+    let out = child.wait_with_output().unwrap();
+    fs::remove_dir_all(&dir).unwrap();
+    (out, pid)
+}
+
+#[test]
+fn it_works_without_root_where_tun_is_open_to_users() {
+    let _turn = turn();
+    let before = Leftovers::now();
+    let (out, pid) = as_nobody("666");
+    let (report, errors) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success(), "{report}{errors}");
+    assert!(report.contains("pod to pod, across nodes: ping IPv6"), "{report}");
+    before.assert_same_for(pid);
+    let (out, pid) = as_nobody("600");
+    let errors = String::from_utf8_lossy(&out.stderr);
+    assert!(!out.status.success());
+    assert!(errors.contains("/dev/net/tun that users may open"), "{errors}");
     before.assert_same_for(pid);
 }
 
