@@ -6,6 +6,7 @@
 
 pub mod cni;
 pub mod cpu;
+pub mod cubic;
 pub mod iperf;
 pub mod report;
 pub mod rows;

@@ -8,6 +8,7 @@ use vswitch::lab::{
     link_bridge, offloads_off,
 };
 
+use crate::cubic::Allowed;
 use crate::iperf::{self, Run};
 
 /// What a row compares.
@@ -68,9 +69,9 @@ impl Row {
     ///
     /// # Errors
     /// When a step fails; what was built is taken down.
-    pub fn networks(self, programs: &Programs, stop: &Stop) -> Result<[Network; 2]> {
+    pub fn networks(self, programs: &Programs, stop: &Stop, cubic: &Allowed) -> Result<[Network; 2]> {
         let vxlan = Wire::Vxlan { checksum: false };
-        Ok(match self {
+        let networks = match self {
             Row::Noise => [Network::kernel(vxlan, false)?, Network::kernel(vxlan, false)?],
             Row::Vxlan => {
                 [Network::kernel(vxlan, false)?, Network::ours(programs, stop, TunnelKind::Vxlan, false)?]
@@ -83,7 +84,12 @@ impl Row {
                 Network::kernel(Wire::HostGw, false)?,
                 Network::ours(programs, stop, TunnelKind::Direct, false)?,
             ],
-        })
+        };
+        for (from, far, _) in networks.iter().map(Network::ends) {
+            cubic.pin(from)?;
+            cubic.pin(far)?;
+        }
+        Ok(networks)
     }
 }
 
@@ -146,11 +152,16 @@ impl Network {
     /// # Errors
     /// When iperf3 fails.
     pub fn measure(&self, seconds: u32) -> Result<Run> {
-        let (from, far, to): (&Netns, &Netns, IpAddr) = match self {
+        let (from, far, to) = self.ends();
+        iperf::run(from, far, to, seconds)
+    }
+
+    /// The sender's namespace, the receiver's, and its address.
+    fn ends(&self) -> (&Netns, &Netns, IpAddr) {
+        match self {
             Network::Kernel { pods, .. } => (&pods[0].netns, &pods[1].netns, pods[1].v4),
             Network::Ours { pods, .. } => (&pods[0].netns, &pods[1].netns, pods[1].v4),
-        };
-        iperf::run(from, far, to, seconds)
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use vswitch::lab::{Programs, Stop};
+use vswitch_benches::cubic::Allowed;
 use vswitch_benches::report::{Comparison, Measured};
 use vswitch_benches::rows::Row;
 use vswitch_benches::{cni, iperf};
@@ -60,6 +61,7 @@ fn compare(args: &Args) -> anyhow::Result<Comparison> {
     }
     let wanted = |id: &str| args.rows.is_empty() || args.rows.iter().any(|row| row == id);
     let (stop, programs) = (Stop::on_signals()?, Programs::find()?);
+    let cubic = Allowed::add()?;
     let mut comparison = Comparison {
         kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")
             .context("kernel release")?
@@ -72,7 +74,7 @@ fn compare(args: &Args) -> anyhow::Result<Comparison> {
     };
     for row in Row::ALL.into_iter().filter(|row| wanted(row.id())) {
         eprintln!("{}: {}", row.id(), row.title());
-        let networks = row.networks(&programs, &stop).with_context(|| format!("row {}", row.id()))?;
+        let networks = row.networks(&programs, &stop, &cubic).with_context(|| format!("row {}", row.id()))?;
         let mut runs: [Vec<iperf::Run>; 2] = [Vec::new(), Vec::new()];
         for pair in 0..pairs {
             let order = if pair % 2 == 0 { [0, 1] } else { [1, 0] };
