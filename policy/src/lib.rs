@@ -3,5 +3,7 @@
 //! Nothing here does I/O, reads a clock or allocates per packet. The crate knows no other crate of the workspace.
 
 pub mod flow;
+pub mod model;
+pub mod selector;
 
 pub use flow::{FlowKey, HashKey, PEER_BIT};
