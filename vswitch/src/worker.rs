@@ -27,9 +27,12 @@ use crate::port::PortIo;
 use crate::snapshot::{Published, Snapshot};
 use crate::uplink::{RecvMeta, UplinkIo, UplinkTx};
 
-/// Bytes read from one port before its batch is carried to its end: one super-frame, or a full burst of small frames.
-/// Small, so that the buffers stay in the processor's second-level cache.
+/// Bytes read from one port before its batch is carried to its end, where other sources wait for their turn: one
+/// super-frame, or a full burst of small frames.
 const PORT_BUDGET: usize = 64 * 1024;
+/// The same where nothing else waits. Several super-frames written in a row wake the receiver once and are answered
+/// in a row, which halves the wakeups of a bulk stream; more than this would keep a newcomer waiting for too long.
+const LONE_BUDGET: usize = 512 * 1024;
 /// Buffers of one receive call on the uplink (each up to 64 KiB of merged datagrams).
 const UPLINK_BUFS: usize = 8;
 const WAKE: Token = Token(usize::MAX);
@@ -251,14 +254,15 @@ impl Worker {
         let Some(Some(source)) = self.ports.get_mut(index) else { return false };
         // A port that is not in the tables (yet) is read later, or its reader is about to be removed.
         let Some(port) = snap.port(index as u32) else { return false };
-        let got = source.rx.rx(&mut self.burst, self.dp.pool(), PORT_BUDGET);
+        let budget = if self.ready.is_empty() { LONE_BUDGET } else { PORT_BUDGET };
+        let got = source.rx.rx(&mut self.burst, self.dp.pool(), budget);
         let bytes: usize = self.burst.frames().iter().map(Frame::len).sum();
         let n = self.burst.len();
         if n > 0 {
             self.dp.from_port(snap, port, &mut self.burst, &mut *self.setup.uplink_tx, now_ms);
         }
         match got {
-            Ok(_) => n == BURST || bytes >= PORT_BUDGET,
+            Ok(_) => n == BURST || bytes >= budget,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => false,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => true,
             Err(_) => {
