@@ -12,8 +12,8 @@ use crate::decision::{By, Decision, Logs};
 use crate::hash::AddrHash;
 use crate::model::{Direction, EndpointId, Packet};
 use crate::prefixes::Prefixes;
-use crate::table::Table;
 use crate::table::rule::End;
+use crate::table::{RuleInfo, Table};
 
 /// The number of a distinct set of labels and named ports that addresses have; 0 = unknown address.
 pub type Identity = u32;
@@ -102,7 +102,7 @@ impl<'a> Seen<'a> {
         End { addr: self.packet.dst, identity: &self.dst }
     }
 
-    fn identity(&self, end: End<'_>) -> Identity {
+    pub(crate) fn identity(&self, end: End<'_>) -> Identity {
         end.identity.get().unwrap_or_else(|| {
             let found = self.compiled.identity(end.addr);
             end.identity.set(Some(found));
@@ -169,6 +169,11 @@ impl EndpointPolicy {
     #[must_use]
     pub fn staged(&self, direction: Direction) -> Option<&Arc<Table>> {
         self.side(direction).staged.as_ref()
+    }
+
+    /// The rules and tier ends in force, in order of evaluation, with their counts.
+    pub fn rules(&self, direction: Direction) -> impl Iterator<Item = RuleInfo<'_>> {
+        self.table(direction).into_iter().flat_map(|table| table.rules())
     }
 
     /// Decides about a packet. `c` is what this came from. `forwarded`: for a host endpoint, the host only forwards
