@@ -13,6 +13,9 @@ use crate::model::{
 };
 use crate::selector::{Labels, Selector};
 
+#[cfg(test)]
+mod tests;
+
 /// Decides by the policies that are in force. `forwarded`: for a host endpoint, the host only forwards the packet.
 #[must_use]
 pub fn decide(

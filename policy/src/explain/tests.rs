@@ -16,7 +16,7 @@ proptest! {
 
     /// The walk without the index ends where the lookup by the index ends.
     #[test]
-    fn the_last_step_is_the_decision(world in arbitrary::world(), packets in vec(arbitrary::packet(), 10), forwarded: bool) {
+    fn the_last_step_is_the_decision(world in arbitrary::world(), packets in vec(arbitrary::packet(), 3), forwarded: bool) {
         let ids: Vec<EndpointId> = world.endpoints.iter().map(|e| e.id.clone()).collect();
         let compiled = Compiler::new().update(&world, &ids);
         for (id, policy) in compiled.endpoints() {
