@@ -1,6 +1,8 @@
-//! Decisions about packets: what a flow is, and in time whether it may pass.
+//! Decisions about packets: what a flow is, and whether policy lets it pass.
 //!
-//! Nothing here does I/O, reads a clock or allocates per packet. The crate knows no other crate of the workspace.
+//! [`model`] holds what policy is decided from, [`naive`] says what it means, [`Compiler`] turns it into [`Compiled`],
+//! and [`EndpointPolicy::decide`] asks that. Nothing here does I/O, reads a clock or allocates per packet. The crate
+//! knows no other crate of the workspace.
 
 pub mod addr;
 #[cfg(test)]
