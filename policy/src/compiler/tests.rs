@@ -178,3 +178,64 @@ mod sharing {
         table(&third, "a1").hit(99);
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, ..arbitrary::cases(16) })]
+
+    /// Hundreds of overlapping spans of ports, more than a list for every piece may hold.
+    #[test]
+    fn overlapping_ports_are_all_found(
+        ranges in vec((0u16..1000, 0u16..1000, any::<Option<bool>>(), 0usize..4), 400),
+        ports in vec(0u16..1100, 50),
+    ) {
+        use crate::model::{L4Match, Order, Policy, PolicyKind, Ports, Rule, RuleAction, Tier};
+        let rules = ranges.into_iter().map(|(from, width, v6, action)| Rule {
+            action: [RuleAction::Allow, RuleAction::Deny, RuleAction::Log, RuleAction::Log][action],
+            v6,
+            source: None,
+            destination: None,
+            l4: Some(vec![L4Match {
+                proto: Some(6),
+                dports: Some(vec![Ports::Range(from, from + width)]),
+                ..L4Match::default()
+            }]),
+            name: None,
+        });
+        let endpoint = Endpoint {
+            id: EndpointId::Pod { namespace: "ns".into(), name: "pod".into() },
+            labels: crate::selector::Labels::default(),
+            addrs: vec![[10, 0, 0, 1].into()],
+            ports: vec![],
+            default_allow: true,
+        };
+        let policy = Policy {
+            id: PolicyId { kind: PolicyKind::NetworkPolicy, namespace: None, name: "p".into() },
+            tier: Tier::DEFAULT.into(),
+            order: Order(None),
+            subject: crate::selector::Selector::All,
+            ingress: Some(rules.collect()),
+            egress: None,
+            staged: false,
+            staged_delete: false,
+            spares_own_node: false,
+            apply_on_forward: false,
+            do_not_track: false,
+            pre_dnat: false,
+        };
+        let world = World {
+            tiers: Tier::predefined().map(Arc::new).into(),
+            policies: vec![Arc::new(policy)],
+            endpoints: vec![Arc::new(endpoint)],
+            ..World::default()
+        };
+        let compiled = Compiler::new().update(&world, &all(&world));
+        let packet = |dport| Packet {
+            src: addr::bits([10, 0, 0, 2].into()),
+            dst: addr::bits([10, 0, 0, 1].into()),
+            proto: 6,
+            sport: 1,
+            dport,
+        };
+        agree(&world, &compiled, &ports.into_iter().map(packet).collect::<Vec<_>>())?;
+    }
+}

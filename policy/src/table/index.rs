@@ -2,7 +2,7 @@
 //!
 //! A rule lies under **keys** for the far end of a packet: under each prefix it names, or under each class of
 //! identities its selector covers, or under the key of all packets. Within a key it lies in **spans** of protocol and
-//! destination port, or in the key's wide list. A packet looks into one class, into the prefixes that contain its
+//! destination port, in the key's wide list, or, where many broad spans overlap, in a tree of spans. A packet looks into one class, into the prefixes that contain its
 //! far end, and into the key of all packets: a handful of short ascending lists, whose smallest matching number
 //! decides. A list may hold too much, never too little: matching is exact, and a posting marked as exact has had all
 //! its conditions implied by key and span. Behind an exact posting the rest of its tier is left out of the list.
@@ -68,6 +68,10 @@ impl Run {
 struct Key {
     wide: Run,
     spans: Run,
+    /// The lists of a segment tree over the edges, root at 1; empty if no span is broad.
+    tree: Run,
+    /// Points at which spans begin or end; kept only for the tree.
+    edges: Run,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +92,8 @@ pub(crate) struct Index {
     /// Key of prefix 0.
     first_prefix: u32,
     spans: Box<[Span]>,
+    trees: Box<[Run]>,
+    edges: Box<[u32]>,
     postings: Box<[Posting]>,
 }
 
@@ -159,7 +165,14 @@ impl Index {
 
         let mut ordered = vec![IpNet::default(); nets.len()];
         nets.iter().for_each(|(net, i)| ordered[*i as usize] = *net);
-        let mut builder = Builder { entries, keys: Vec::new(), spans: Vec::new(), postings: Vec::new() };
+        let mut builder = Builder {
+            entries,
+            keys: Vec::new(),
+            spans: Vec::new(),
+            trees: Vec::new(),
+            edges: Vec::new(),
+            postings: Vec::new(),
+        };
         builder.key(&all);
         let by_class = of_class
             .into_iter()
@@ -175,6 +188,8 @@ impl Index {
             prefixes: Prefixes::build(&ordered),
             first_prefix,
             spans: builder.spans.into(),
+            trees: builder.trees.into(),
+            edges: builder.edges.into(),
             postings: builder.postings.into(),
         }
     }
@@ -195,6 +210,15 @@ impl Index {
             let spans = key.spans.of(&self.spans);
             if let Some(span) = spans.get(spans.partition_point(|s| s.to < at)).filter(|s| s.from <= at) {
                 scan(span.postings.of(&self.postings));
+            }
+            if key.tree.len > 0 {
+                let begun = key.edges.of(&self.edges).partition_point(|e| *e <= at);
+                // Interval i lies between edge i and edge i + 1; before the first edge there is none.
+                let mut node = if begun == 0 { 0 } else { begun - 1 + key.edges.len as usize };
+                while node > 0 {
+                    scan(key.tree.of(&self.trees)[node].of(&self.postings));
+                    node /= 2;
+                }
             }
         };
         look(0);
@@ -256,6 +280,8 @@ struct Builder<'a> {
     entries: &'a [Entry],
     keys: Vec<Key>,
     spans: Vec<Span>,
+    trees: Vec<Run>,
+    edges: Vec<u32>,
     postings: Vec<Posting>,
 }
 
@@ -279,6 +305,27 @@ impl Closed {
     }
 }
 
+/// Postings on their way into the index.
+#[derive(Clone, Default)]
+struct List {
+    postings: Vec<Posting>,
+    closed: Closed,
+}
+
+impl List {
+    /// Adds a posting if the rule can still be asked; `ends`: none of its tier behind it can. Says how many it added.
+    fn add(&mut self, item: &Item, entry: &Entry, ends: bool) -> usize {
+        if self.closed.covers(entry) {
+            return 0;
+        }
+        note(&mut self.postings, item, item.3);
+        if ends {
+            self.closed.close(entry);
+        }
+        1
+    }
+}
+
 impl Builder<'_> {
     /// Lays out one key; items come in order of their numbers.
     fn key(&mut self, items: &[Item]) -> u32 {
@@ -292,11 +339,10 @@ impl Builder<'_> {
         };
         let steps: usize = items.iter().filter(|i| !is_full(i)).map(|i| covered(i).len()).sum();
         let limits = if steps <= STEPS { [usize::MAX, BROAD] } else { [BROAD, BROAD] };
-        let mut lists = Vec::new();
-        let mut wide = Vec::new();
+        let (mut wide, mut lists, mut tree) = (Vec::new(), Vec::new(), Vec::new());
         for most in limits {
-            (wide, lists) = (Vec::new(), vec![Vec::new(); edges.len()]);
-            let (mut all_closed, mut closed) = (Closed::default(), vec![Closed::default(); edges.len()]);
+            (wide, lists, tree) = (Vec::new(), vec![List::default(); edges.len()], Vec::new());
+            let mut all_closed = Closed::default();
             let mut held = 0;
             for item in items {
                 let entry = &self.entries[item.0 as usize];
@@ -304,22 +350,32 @@ impl Builder<'_> {
                     continue;
                 }
                 let ends = item.3 && entry.action() != Some(RuleAction::Log);
-                let covered = covered(item);
-                if is_full(item) || covered.len() > most {
-                    note(&mut wide, item, is_full(item) && item.3);
-                    if ends && is_full(item) {
+                if is_full(item) {
+                    note(&mut wide, item, item.3);
+                    if ends {
                         all_closed.close(entry);
                     }
                     continue;
                 }
-                for i in covered {
-                    if !closed[i].covers(entry) {
-                        note(&mut lists[i], item, item.3);
-                        held += 1;
-                        if ends {
-                            closed[i].close(entry);
-                        }
+                let covered = covered(item);
+                if covered.len() <= most {
+                    for list in &mut lists[covered] {
+                        held += list.add(item, entry, ends);
                     }
+                    continue;
+                }
+                tree.resize(2 * edges.len(), List::default());
+                let (mut from, mut to) = (covered.start + edges.len(), covered.end + edges.len());
+                while from < to {
+                    if from % 2 == 1 {
+                        tree[from].add(item, entry, ends);
+                        from += 1;
+                    }
+                    if to % 2 == 1 {
+                        to -= 1;
+                        tree[to].add(item, entry, ends);
+                    }
+                    (from, to) = (from / 2, to / 2);
                 }
             }
             if held <= SPREAD * items.len() + 4096 {
@@ -328,12 +384,20 @@ impl Builder<'_> {
         }
 
         let spans = self.spans.len() as u32;
-        for (i, list) in lists.into_iter().enumerate().filter(|(_, list)| !list.is_empty()) {
-            let postings = self.run(&list);
+        for (i, list) in lists.into_iter().enumerate().filter(|(_, list)| !list.postings.is_empty()) {
+            let postings = self.run(&list.postings);
             self.spans.push(Span { from: edges[i], to: edges[i + 1] - 1, postings });
         }
-        let wide = self.run(&wide);
-        self.keys.push(Key { wide, spans: Run { start: spans, len: self.spans.len() as u32 - spans } });
+        let mut key = Key { wide: self.run(&wide), ..Key::default() };
+        key.spans = Run { start: spans, len: self.spans.len() as u32 - spans };
+        if !tree.is_empty() {
+            let runs: Vec<Run> = tree.iter().map(|list| self.run(&list.postings)).collect();
+            key.tree = Run { start: self.trees.len() as u32, len: runs.len() as u32 };
+            key.edges = Run { start: self.edges.len() as u32, len: edges.len() as u32 };
+            self.trees.extend(runs);
+            self.edges.extend(edges);
+        }
+        self.keys.push(key);
         self.keys.len() as u32 - 1
     }
 
