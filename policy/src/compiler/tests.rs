@@ -1,0 +1,241 @@
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::arbitrary;
+use crate::model::Packet;
+use crate::naive;
+
+fn all(world: &World) -> Vec<EndpointId> {
+    world.endpoints.iter().map(|e| e.id.clone()).collect()
+}
+
+/// Asks everybody about everything, by tables and by the oracle.
+fn agree(world: &World, compiled: &Compiled, packets: &[Packet]) -> Result<(), TestCaseError> {
+    for endpoint in &world.endpoints {
+        let policy = compiled.endpoint(&endpoint.id).expect("all endpoints are local");
+        for direction in [Direction::Ingress, Direction::Egress] {
+            for packet in packets {
+                for forwarded in [false, true] {
+                    let want = naive::decide(world, endpoint, direction, packet, forwarded);
+                    let got = policy.decide(compiled, direction, packet, forwarded);
+                    prop_assert_eq!(got, want, "{} {:?} {:?}", endpoint.id, direction, packet);
+                    let want = naive::decide_staged(world, endpoint, direction, packet, forwarded);
+                    let got = policy.decide_staged(compiled, direction, packet, forwarded).unwrap_or(got);
+                    prop_assert_eq!(got, want, "staged: {} {:?} {:?}", endpoint.id, direction, packet);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(arbitrary::cases(2000))]
+
+    #[test]
+    fn tables_say_what_the_oracle_says(
+        world in arbitrary::world(),
+        packets in vec(arbitrary::packet(), 20),
+    ) {
+        let compiled = Compiler::new().update(&world, &all(&world));
+        agree(&world, &compiled, &packets)?;
+    }
+
+    #[test]
+    fn after_any_edits_tables_say_what_the_oracle_says(
+        mut world in arbitrary::world(),
+        edits in vec(vec(arbitrary::edit(), 1..3), 1..8),
+        packets in vec(arbitrary::packet(), 6),
+    ) {
+        let mut compiler = Compiler::new();
+        compiler.update(&world, &all(&world));
+        for step in edits {
+            step.into_iter().for_each(|edit| edit.apply(&mut world));
+            let compiled = compiler.update(&world, &all(&world));
+            agree(&world, &compiled, &packets)?;
+        }
+    }
+}
+
+mod sharing {
+    use super::*;
+    use crate::model::{Order, Peer, Policy, PolicyKind, Rule, RuleAction, Tier};
+    use crate::selector::{Labels, Selector};
+
+    fn pod(name: &str, app: &str, last: u8) -> Arc<Endpoint> {
+        Arc::new(Endpoint {
+            id: EndpointId::Pod { namespace: "ns".into(), name: name.into() },
+            labels: Labels::from_iter([("app", app)]),
+            addrs: vec![[10, 0, 0, last].into()],
+            ports: vec![],
+            default_allow: true,
+        })
+    }
+
+    fn rule(from: &str) -> Rule {
+        let selector = Some(from.parse().expect("a selector"));
+        Rule {
+            action: RuleAction::Allow,
+            v6: None,
+            source: Some(vec![Peer { selector, ..Peer::default() }]),
+            destination: None,
+            l4: None,
+            name: None,
+        }
+    }
+
+    fn policy(name: &str, app: &str, rules: Vec<Rule>) -> Arc<Policy> {
+        Arc::new(Policy {
+            id: PolicyId { kind: PolicyKind::NetworkPolicy, namespace: Some("ns".into()), name: name.into() },
+            tier: Tier::DEFAULT.into(),
+            order: Order(None),
+            subject: Selector::Eq("app".into(), app.into()),
+            ingress: Some(rules),
+            egress: None,
+            staged: false,
+            staged_delete: false,
+            spares_own_node: false,
+            apply_on_forward: false,
+            do_not_track: false,
+            pre_dnat: false,
+        })
+    }
+
+    /// Two pods of `a`, one of `b`; `a` lets `b` in, `b` lets `c` in.
+    fn world() -> World {
+        World {
+            tiers: Tier::predefined().map(Arc::new).into(),
+            policies: vec![
+                policy("for-a", "a", vec![rule("app == 'b'")]),
+                policy("for-b", "b", vec![rule("app == 'c'")]),
+            ],
+            endpoints: vec![pod("a1", "a", 1), pod("a2", "a", 2), pod("b", "b", 3)],
+            ..World::default()
+        }
+    }
+
+    fn table<'a>(compiled: &'a Compiled, name: &str) -> &'a Arc<Table> {
+        let id = EndpointId::Pod { namespace: "ns".into(), name: name.into() };
+        compiled.endpoint(&id).and_then(|e| e.table(Direction::Ingress)).expect("it has policy")
+    }
+
+    #[test]
+    fn the_same_policies_are_one_table() {
+        let world = world();
+        let compiled = Compiler::new().update(&world, &all(&world));
+        assert!(Arc::ptr_eq(table(&compiled, "a1"), table(&compiled, "a2")));
+        assert!(!Arc::ptr_eq(table(&compiled, "a1"), table(&compiled, "b")));
+    }
+
+    #[test]
+    fn what_a_change_does_not_touch_stays() {
+        let mut world = world();
+        let mut compiler = Compiler::new();
+        let local = all(&world);
+        let first = compiler.update(&world, &local);
+        world.endpoints.push(pod("d", "d", 4));
+        let second = compiler.update(&world, &local);
+        for name in ["a1", "b"] {
+            assert!(Arc::ptr_eq(table(&first, name), table(&second, name)), "nobody selects d: {name}");
+        }
+        let policies = |c: &Compiled| {
+            local.iter().map(|id| c.endpoint(id).cloned().map(|e| Arc::as_ptr(&e))).collect::<Vec<_>>()
+        };
+        assert_eq!(policies(&first), policies(&second));
+        world.endpoints.push(pod("c", "c", 5));
+        let third = compiler.update(&world, &local);
+        assert!(Arc::ptr_eq(table(&first, "a1"), table(&third, "a1")));
+        world.policies[1] = policy("for-b", "b", vec![rule("app == 'd'")]);
+        let fourth = compiler.update(&world, &local);
+        assert!(Arc::ptr_eq(table(&first, "a1"), table(&fourth, "a1")));
+        assert!(!Arc::ptr_eq(table(&first, "b"), table(&fourth, "b")));
+    }
+
+    #[test]
+    fn counts_go_on_where_the_rule_is_still_there() {
+        let mut world = world();
+        world.policies[0] = policy("for-a", "a", vec![rule("app == 'b'"), rule("app == 'c'")]);
+        let mut compiler = Compiler::new();
+        let local = all(&world);
+        let first = compiler.update(&world, &local);
+        for (number, times) in [(0, 3), (1, 5), (2, 7)] {
+            (0..times).for_each(|_| table(&first, "a1").hit(number));
+        }
+        let hits = |c: &Compiled| table(c, "a1").rules().map(|r| r.hits).collect::<Vec<_>>();
+        assert_eq!(hits(&first), [3, 5, 7]);
+        // Another policy before it, and the first of its rules is another one.
+        world.policies[0] = policy("for-a", "a", vec![rule("app == 'd'"), rule("app == 'c'")]);
+        world.policies.push(policy("a-first", "a", vec![rule("app == 'e'")]));
+        let second = compiler.update(&world, &local);
+        assert_eq!(hits(&second), [0, 0, 5, 7]);
+        // A class that is new to the table makes a new index; the counts are the same ones.
+        world.endpoints.push(pod("c", "c", 5));
+        let third = compiler.update(&world, &local);
+        assert!(!Arc::ptr_eq(table(&second, "a1"), table(&third, "a1")));
+        table(&second, "a1").hit(2);
+        assert_eq!(hits(&third), [0, 0, 6, 7]);
+        table(&third, "a1").hit(99);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, ..arbitrary::cases(16) })]
+
+    /// Hundreds of overlapping spans of ports, more than a list for every piece may hold.
+    #[test]
+    fn overlapping_ports_are_all_found(
+        ranges in vec((0u16..1000, 0u16..1000, any::<Option<bool>>(), 0usize..4), 400),
+        ports in vec(0u16..1100, 50),
+    ) {
+        use crate::model::{L4Match, Order, Policy, PolicyKind, Ports, Rule, RuleAction, Tier};
+        let rules = ranges.into_iter().map(|(from, width, v6, action)| Rule {
+            action: [RuleAction::Allow, RuleAction::Deny, RuleAction::Log, RuleAction::Log][action],
+            v6,
+            source: None,
+            destination: None,
+            l4: Some(vec![L4Match {
+                proto: Some(6),
+                dports: Some(vec![Ports::Range(from, from + width)]),
+                ..L4Match::default()
+            }]),
+            name: None,
+        });
+        let endpoint = Endpoint {
+            id: EndpointId::Pod { namespace: "ns".into(), name: "pod".into() },
+            labels: crate::selector::Labels::default(),
+            addrs: vec![[10, 0, 0, 1].into()],
+            ports: vec![],
+            default_allow: true,
+        };
+        let policy = Policy {
+            id: PolicyId { kind: PolicyKind::NetworkPolicy, namespace: None, name: "p".into() },
+            tier: Tier::DEFAULT.into(),
+            order: Order(None),
+            subject: crate::selector::Selector::All,
+            ingress: Some(rules.collect()),
+            egress: None,
+            staged: false,
+            staged_delete: false,
+            spares_own_node: false,
+            apply_on_forward: false,
+            do_not_track: false,
+            pre_dnat: false,
+        };
+        let world = World {
+            tiers: Tier::predefined().map(Arc::new).into(),
+            policies: vec![Arc::new(policy)],
+            endpoints: vec![Arc::new(endpoint)],
+            ..World::default()
+        };
+        let compiled = Compiler::new().update(&world, &all(&world));
+        let packet = |dport| Packet {
+            src: addr::bits([10, 0, 0, 2].into()),
+            dst: addr::bits([10, 0, 0, 1].into()),
+            proto: 6,
+            sport: 1,
+            dport,
+        };
+        agree(&world, &compiled, &ports.into_iter().map(packet).collect::<Vec<_>>())?;
+    }
+}
