@@ -2,6 +2,7 @@
 //!
 //! Nothing here does I/O, reads a clock or allocates per packet. The crate knows no other crate of the workspace.
 
+pub mod conntrack;
 pub mod flow;
 pub mod model;
 pub mod selector;
