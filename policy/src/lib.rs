@@ -4,6 +4,7 @@
 
 pub mod conntrack;
 pub mod flow;
+pub mod frag;
 pub mod model;
 pub mod selector;
 
