@@ -72,7 +72,7 @@ impl<M: Deref<Target = [AtomicU64]>> Table<M> {
             let Some(entry) = self.entry(index) else { continue };
             let (tags, way) = (self.tags(index / WAYS as u32), index as usize % WAYS);
             let kept = self.plausible(index, tags.get(way), now).and_then(|(control, state, identity)| {
-                let opener = whose(identity.opener, &identity.key.tuple(control.from_b()))?;
+                let opener = whose(identity.opener, &identity.key.tuple(control.opened_by_b()))?;
                 Some((control, state, Identity { opener, ..identity }, self.row(opener)?))
             });
             match kept {
@@ -107,7 +107,7 @@ impl<M: Deref<Target = [AtomicU64]>> Table<M> {
         let state = self.alive(entry, control, now)?;
         let (created, last) = entry.times();
         let key = &identity.key;
-        let from_b = control.from_b();
+        let from_b = control.opened_by_b();
         let home = self.home(key);
         let sound = control.is_sound_at_rest()
             && state != State::Revoked
@@ -116,6 +116,7 @@ impl<M: Deref<Target = [AtomicU64]>> Table<M> {
             && home.tag == tag
             && home.buckets.contains(&(index / WAYS as u32))
             && last.since(now) == 0
+            && created.since(now) == 0
             && created.since(last) == 0;
         let twice = || {
             home.buckets

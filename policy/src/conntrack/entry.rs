@@ -93,7 +93,7 @@ impl Control {
     }
 
     /// The opener is end b.
-    pub(super) fn from_b(self) -> bool {
+    pub(super) fn opened_by_b(self) -> bool {
         self.low() & FROM_B != 0
     }
 

@@ -344,6 +344,6 @@ impl<M: Deref<Target = [AtomicU64]>> Table<M> {
 
 /// A slot as the packet sees it that was sent by end b, or a.
 pub(super) fn found(slot: Slot, control: Control, from_b: bool) -> Found {
-    let direction = if control.from_b() == from_b { Direction::Original } else { Direction::Reply };
+    let direction = if control.opened_by_b() == from_b { Direction::Original } else { Direction::Reply };
     Found { slot, direction, epoch: control.epoch() }
 }

@@ -95,7 +95,7 @@ impl<M: Deref<Target = [AtomicU64]>> Table<M> {
             let (created, last) = entry.times();
             let flow = Flow {
                 slot: Slot { index, generation: control.generation() },
-                tuple: identity.key.tuple(control.from_b()),
+                tuple: identity.key.tuple(control.opened_by_b()),
                 state,
                 opener: identity.opener,
                 epoch: control.epoch(),

@@ -3,6 +3,8 @@ use super::super::tuple::ICMP;
 use super::super::{OpenError, Opening};
 use super::*;
 
+mod twin;
+
 const OTHER: Transport = Transport::Other;
 
 fn opened(table: &Table<Memory>, t: &Tuple, transport: Transport, now: u32) -> Slot {
