@@ -7,6 +7,7 @@
 pub mod alloc;
 pub mod device;
 pub mod ethtool;
+pub mod memory;
 pub mod mmsg;
 pub mod netlink;
 pub mod netns;
