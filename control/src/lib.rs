@@ -18,3 +18,7 @@ pub mod attachments;
 pub mod config;
 #[cfg(feature = "daemon")]
 pub mod ipam;
+#[cfg(feature = "daemon")]
+pub mod objects;
+#[cfg(feature = "daemon")]
+pub mod store;
