@@ -23,6 +23,7 @@ pub use self::yaml::TextError;
 
 use self::field::{At, Errors};
 
+mod cluster;
 mod core;
 mod field;
 pub(crate) mod labels;
@@ -44,6 +45,8 @@ pub enum Kind {
     Node,
     /// `networking.k8s.io/v1`.
     NetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha2`.
+    ClusterNetworkPolicy,
 }
 
 impl Kind {
@@ -54,6 +57,7 @@ impl Kind {
             ("v1", "Pod") => Kind::Pod,
             ("v1", "Node") => Kind::Node,
             ("networking.k8s.io/v1", "NetworkPolicy") => Kind::NetworkPolicy,
+            ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy") => Kind::ClusterNetworkPolicy,
             _ => return None,
         })
     }
@@ -62,7 +66,7 @@ impl Kind {
     #[must_use]
     pub fn namespaced(self) -> bool {
         match self {
-            Kind::Namespace | Kind::Node => false,
+            Kind::Namespace | Kind::Node | Kind::ClusterNetworkPolicy => false,
             Kind::ServiceAccount | Kind::Pod | Kind::NetworkPolicy => true,
         }
     }
@@ -76,6 +80,7 @@ impl Kind {
             Kind::Pod => "Pod",
             Kind::Node => "Node",
             Kind::NetworkPolicy => "NetworkPolicy",
+            Kind::ClusterNetworkPolicy => "ClusterNetworkPolicy",
         }
     }
 }
@@ -245,12 +250,14 @@ fn check(key: &Key, value: &Value) -> Result<Object, Refused> {
         Kind::Pod => core::pod(value, errors).map(Object::Pod),
         Kind::Node => core::node(value, errors).map(Object::Node),
         Kind::NetworkPolicy => netpol::read(&namespace, name, value, errors).map(Object::Policy),
+        Kind::ClusterNetworkPolicy => cluster::read(name, value, errors).map(Object::Policy),
     };
     match object {
         Some(object) if errors.0.is_empty() => Ok(object),
         _ => {
             let deny = match key.kind {
                 Kind::NetworkPolicy => netpol::deny(&namespace, name, value),
+                Kind::ClusterNetworkPolicy => cluster::deny(name, value),
                 Kind::Namespace | Kind::ServiceAccount | Kind::Pod | Kind::Node => None,
             };
             Err(Refused { errors: std::mem::take(&mut errors.0), deny: deny.map(Arc::new) })

@@ -65,7 +65,7 @@ fn aliases_are_copies_that_are_paid_for() {
         laughs += &format!("a{i}: &a{i} [{refs}]\n");
     }
     assert!(matches!(error(&laughs), TextError::Document { .. }));
-    let big = format!("a: &x {}\nb: [{}]\n", "y".repeat(100_000), vec!["*x"; 11].join(","));
+    let big = format!("a: &x {}\nb: [{}]\n", "y".repeat(100_000), ["*x"; 11].join(","));
     assert!(matches!(error(&big), TextError::Document { .. }));
     let mut deep = format!("a0: &a0 {}{}\n", "[".repeat(60), "]".repeat(60));
     deep += &format!("a1: {}*a0{}\n", "[".repeat(60), "]".repeat(60));
