@@ -5,7 +5,7 @@
 //! even that can be read, nobody can say whom it meant, and it is reported only. Whatever is not as written is in
 //! [`Objects::problems`].
 //!
-//! Owned by the control thread. [`Objects`] does no I/O.
+//! Owned by the control thread. Only [`Manifests`] does I/O.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,9 +15,11 @@ use serde_json::Value;
 
 use crate::objects::{Key, Object, Refused};
 
-pub use self::problem::{Problem, Standing};
+pub use self::manifests::Manifests;
+pub use self::problem::{FileError, Problem, Standing};
 pub use self::world::{LocalPod, NodeAddrs};
 
+mod manifests;
 mod problem;
 mod world;
 
@@ -86,6 +88,11 @@ impl Objects {
     /// The objects in force with their text as plain values, in order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &Value)> {
         self.entries.iter().filter_map(|(key, entry)| Some((key, &*entry.good.as_ref()?.source)))
+    }
+
+    /// What names the objects there are, valid or not.
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.entries.keys()
     }
 
     /// The objects whose current version is not valid, and what stands in for them.
