@@ -108,16 +108,29 @@ pub struct NetSet {
 }
 
 /// A number to sort by; absent means last (Calico: `order: null` is infinity).
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Order(pub Option<f64>);
 
-impl Order {
-    /// Total order: numbers ascending, absent last.
-    #[must_use]
-    pub fn cmp(&self, other: &Order) -> std::cmp::Ordering {
+impl Ord for Order {
+    /// Numbers ascending, absent last; total over NaN too.
+    fn cmp(&self, other: &Order) -> std::cmp::Ordering {
         self.0.unwrap_or(f64::INFINITY).total_cmp(&other.0.unwrap_or(f64::INFINITY))
     }
 }
+
+impl PartialOrd for Order {
+    fn partial_cmp(&self, other: &Order) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Order {
+    fn eq(&self, other: &Order) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Order {}
 
 /// What a tier does with traffic that policies of it apply to and no rule of it decided.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -179,6 +192,17 @@ pub enum PolicyKind {
 }
 
 impl PolicyKind {
+    /// The kind that a staged kind is staged for; any other is its own.
+    #[must_use]
+    pub fn enforced(self) -> PolicyKind {
+        match self {
+            PolicyKind::StagedNetworkPolicy => PolicyKind::NetworkPolicy,
+            PolicyKind::StagedGlobalNetworkPolicy => PolicyKind::GlobalNetworkPolicy,
+            PolicyKind::StagedKubernetesNetworkPolicy => PolicyKind::KubernetesNetworkPolicy,
+            kind => kind,
+        }
+    }
+
     /// The kind as users write it; Calico's have its prefix where Kubernetes has the same name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -244,6 +268,30 @@ pub struct Policy {
     pub do_not_track: bool,
     /// Host endpoints: evaluated before any address translation, no drop at the tier's end.
     pub pre_dnat: bool,
+}
+
+impl Policy {
+    /// The rules of a direction, if the policy applies to it.
+    #[must_use]
+    pub fn rules(&self, direction: Direction) -> Option<&[Rule]> {
+        match direction {
+            Direction::Ingress => self.ingress.as_deref(),
+            Direction::Egress => self.egress.as_deref(),
+        }
+    }
+
+    /// What policies of one tier and order are sorted by.
+    pub(crate) fn sort_key(&self) -> String {
+        let PolicyId { kind, namespace, name } = &self.id;
+        format!("{name}/{}/{}", namespace.as_deref().unwrap_or_default(), kind.as_str())
+    }
+
+    /// For a staged policy: does it stand in for that enforced one?
+    pub(crate) fn replaces(&self, enforced: &Policy) -> bool {
+        self.id.kind.enforced() == enforced.id.kind
+            && self.id.namespace == enforced.id.namespace
+            && self.id.name == enforced.id.name
+    }
 }
 
 /// What a rule does when it matches.

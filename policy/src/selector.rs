@@ -18,6 +18,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use parse::ParseError;
+
+mod parse;
+
 /// The key that holds an endpoint's namespace.
 pub const NAMESPACE: &str = "projectcalico.org/namespace";
 /// The key that holds `k8s` for pods.
