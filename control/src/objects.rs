@@ -13,16 +13,19 @@
 use std::fmt;
 use std::sync::Arc;
 
-use policy::model::{Policy, Tier};
+use policy::model::{Policy, PolicyKind, Tier};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+pub use self::calico::host::HostEndpoint;
+pub use self::calico::set::NetworkSet;
 pub use self::core::{Namespace, Node, Pod, ServiceAccount};
 pub use self::field::{FieldError, Reason};
 pub use self::yaml::TextError;
 
 use self::field::{At, Errors};
 
+mod calico;
 mod cluster;
 mod core;
 mod field;
@@ -47,6 +50,24 @@ pub enum Kind {
     NetworkPolicy,
     /// `policy.networking.k8s.io/v1alpha2`.
     ClusterNetworkPolicy,
+    /// `projectcalico.org/v3`, kind NetworkPolicy.
+    CalicoNetworkPolicy,
+    /// `projectcalico.org/v3`.
+    GlobalNetworkPolicy,
+    /// `projectcalico.org/v3`.
+    StagedNetworkPolicy,
+    /// `projectcalico.org/v3`.
+    StagedGlobalNetworkPolicy,
+    /// `projectcalico.org/v3`.
+    StagedKubernetesNetworkPolicy,
+    /// `projectcalico.org/v3`.
+    Tier,
+    /// `projectcalico.org/v3`.
+    NetworkSet,
+    /// `projectcalico.org/v3`.
+    GlobalNetworkSet,
+    /// `projectcalico.org/v3`.
+    HostEndpoint,
 }
 
 impl Kind {
@@ -58,6 +79,29 @@ impl Kind {
             ("v1", "Node") => Kind::Node,
             ("networking.k8s.io/v1", "NetworkPolicy") => Kind::NetworkPolicy,
             ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy") => Kind::ClusterNetworkPolicy,
+            ("projectcalico.org/v3" | "crd.projectcalico.org/v1", kind) => match kind {
+                "NetworkPolicy" => Kind::CalicoNetworkPolicy,
+                "GlobalNetworkPolicy" => Kind::GlobalNetworkPolicy,
+                "StagedNetworkPolicy" => Kind::StagedNetworkPolicy,
+                "StagedGlobalNetworkPolicy" => Kind::StagedGlobalNetworkPolicy,
+                "StagedKubernetesNetworkPolicy" => Kind::StagedKubernetesNetworkPolicy,
+                "Tier" => Kind::Tier,
+                "NetworkSet" => Kind::NetworkSet,
+                "GlobalNetworkSet" => Kind::GlobalNetworkSet,
+                "HostEndpoint" => Kind::HostEndpoint,
+                _ => return None,
+            },
+            _ => return None,
+        })
+    }
+
+    /// The kind of policy it is, of Calico's.
+    fn calico_policy(self) -> Option<PolicyKind> {
+        Some(match self {
+            Kind::CalicoNetworkPolicy => PolicyKind::NetworkPolicy,
+            Kind::GlobalNetworkPolicy => PolicyKind::GlobalNetworkPolicy,
+            Kind::StagedNetworkPolicy => PolicyKind::StagedNetworkPolicy,
+            Kind::StagedGlobalNetworkPolicy => PolicyKind::StagedGlobalNetworkPolicy,
             _ => return None,
         })
     }
@@ -66,8 +110,21 @@ impl Kind {
     #[must_use]
     pub fn namespaced(self) -> bool {
         match self {
-            Kind::Namespace | Kind::Node | Kind::ClusterNetworkPolicy => false,
-            Kind::ServiceAccount | Kind::Pod | Kind::NetworkPolicy => true,
+            Kind::Namespace
+            | Kind::Node
+            | Kind::ClusterNetworkPolicy
+            | Kind::GlobalNetworkPolicy
+            | Kind::StagedGlobalNetworkPolicy
+            | Kind::Tier
+            | Kind::GlobalNetworkSet
+            | Kind::HostEndpoint => false,
+            Kind::ServiceAccount
+            | Kind::Pod
+            | Kind::NetworkPolicy
+            | Kind::CalicoNetworkPolicy
+            | Kind::StagedNetworkPolicy
+            | Kind::StagedKubernetesNetworkPolicy
+            | Kind::NetworkSet => true,
         }
     }
 
@@ -81,6 +138,15 @@ impl Kind {
             Kind::Node => "Node",
             Kind::NetworkPolicy => "NetworkPolicy",
             Kind::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+            Kind::CalicoNetworkPolicy => "CalicoNetworkPolicy",
+            Kind::GlobalNetworkPolicy => "GlobalNetworkPolicy",
+            Kind::StagedNetworkPolicy => "StagedNetworkPolicy",
+            Kind::StagedGlobalNetworkPolicy => "StagedGlobalNetworkPolicy",
+            Kind::StagedKubernetesNetworkPolicy => "StagedKubernetesNetworkPolicy",
+            Kind::Tier => "Tier",
+            Kind::NetworkSet => "NetworkSet",
+            Kind::GlobalNetworkSet => "GlobalNetworkSet",
+            Kind::HostEndpoint => "HostEndpoint",
         }
     }
 }
@@ -121,6 +187,12 @@ pub enum Object {
     Policy(Arc<Policy>),
     /// A tier.
     Tier(Arc<Tier>),
+    /// A set of addresses, of a namespace or global.
+    Set(NetworkSet),
+    /// A host endpoint.
+    Host(HostEndpoint),
+    /// Valid, and without effect: a staged policy that is to be ignored.
+    Inert,
 }
 
 /// An object that is not valid.
@@ -251,6 +323,16 @@ fn check(key: &Key, value: &Value) -> Result<Object, Refused> {
         Kind::Node => core::node(value, errors).map(Object::Node),
         Kind::NetworkPolicy => netpol::read(&namespace, name, value, errors).map(Object::Policy),
         Kind::ClusterNetworkPolicy => cluster::read(name, value, errors).map(Object::Policy),
+        Kind::StagedKubernetesNetworkPolicy => calico::read_kubernetes(key, value, errors),
+        Kind::Tier => calico::tier::read(name, value, errors).map(Object::Tier),
+        Kind::NetworkSet | Kind::GlobalNetworkSet => calico::set::read(value, errors).map(Object::Set),
+        Kind::HostEndpoint => calico::host::read(value, errors).map(Object::Host),
+        Kind::CalicoNetworkPolicy
+        | Kind::GlobalNetworkPolicy
+        | Kind::StagedNetworkPolicy
+        | Kind::StagedGlobalNetworkPolicy => {
+            key.kind.calico_policy().and_then(|kind| calico::read(kind, key, value, errors))
+        }
     };
     match object {
         Some(object) if errors.0.is_empty() => Ok(object),
@@ -258,7 +340,7 @@ fn check(key: &Key, value: &Value) -> Result<Object, Refused> {
             let deny = match key.kind {
                 Kind::NetworkPolicy => netpol::deny(&namespace, name, value),
                 Kind::ClusterNetworkPolicy => cluster::deny(name, value),
-                Kind::Namespace | Kind::ServiceAccount | Kind::Pod | Kind::Node => None,
+                kind => kind.calico_policy().and_then(|kind| calico::deny(kind, key, value)),
             };
             Err(Refused { errors: std::mem::take(&mut errors.0), deny: deny.map(Arc::new) })
         }

@@ -179,3 +179,55 @@ fn what_did_not_change_is_the_same_allocation() {
     assert!(!Arc::ptr_eq(pod(&before, "a").unwrap(), pod(&after, "a").unwrap()));
     assert_eq!(pod(&after, "a").unwrap().labels.get("pcns.l"), Some("w"));
 }
+
+#[test]
+fn sets_hosts_and_tiers_are_part_of_the_world() {
+    let mut objects = objects(
+        "{apiVersion: v1, kind: Namespace, metadata: {name: x, labels: {team: a}}}
+---
+{apiVersion: projectcalico.org/v3, kind: NetworkSet, metadata: {name: s, namespace: x, labels: {l: v, pcns.team: b}}, \
+         spec: {nets: [10.1.0.0/16]}}
+---
+{apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: {name: s, labels: {pcns.team: b}}, spec: {}}
+---
+{apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {name: h}, spec: {node: n1, interfaceName: '*'}}
+---
+{apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {name: h2}, spec: {node: n2, expectedIPs: [192.0.2.2]}}
+---
+{apiVersion: projectcalico.org/v3, kind: Tier, metadata: {name: t}, spec: {order: 5}}
+---
+{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: p}, spec: {tier: t}}
+---
+{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: q}, spec: {tier: lost}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: x}, status: {podIP: 192.0.2.2}}",
+    );
+    let (world, problems) = objects.world(&[], &node());
+    assert_eq!(
+        shown(&problems),
+        [
+            "address 192.0.2.2, claimed by pod x/a, is no pod's address",
+            "GlobalNetworkPolicy q: there is no tier lost; it is evaluated last, and denies at its end"
+        ]
+    );
+    let set = |namespace| world.sets.iter().find(|set| set.namespace.as_deref() == namespace).unwrap();
+    assert_eq!(set(Some("x")).labels.get("pcns.team"), Some("a"));
+    assert_eq!(set(Some("x")).labels.get("projectcalico.org/orchestrator"), None);
+    assert_eq!((set(None).labels.get("pcns.team"), set(None).nets.len()), (None, 0));
+    let hosts: Vec<_> =
+        world.endpoints.iter().map(|host| (host.id.to_string(), host.addrs.clone())).collect();
+    assert_eq!(
+        hosts,
+        [
+            ("host endpoint h".to_owned(), vec![ip("192.0.2.1")]),
+            ("host endpoint h2".to_owned(), vec![ip("192.0.2.2")])
+        ]
+    );
+    assert!(world.endpoints.iter().all(|host| !host.default_allow));
+    let tiers: Vec<_> = world.tiers.iter().map(|tier| &*tier.name).collect();
+    assert_eq!(tiers, ["default", "kube-admin", "kube-baseline", "t", "lost"]);
+    let (again, _) = objects.world(&[], &node());
+    assert!(world.sets.iter().zip(&again.sets).all(|(a, b)| Arc::ptr_eq(a, b)));
+    assert!(world.tiers.iter().zip(&again.tiers).all(|(a, b)| Arc::ptr_eq(a, b)));
+    assert!(world.endpoints.iter().zip(&again.endpoints).all(|(a, b)| Arc::ptr_eq(a, b)));
+}

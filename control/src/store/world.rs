@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use policy::model::{Endpoint, EndpointId, Order, Policy, Tier, TierEnd, World};
+use policy::model::{Endpoint, EndpointId, NetSet, Order, Policy, Tier, TierEnd, World};
 use policy::selector::Labels;
 
 use super::{Objects, Problem, usable};
@@ -45,6 +45,18 @@ pub(super) struct Made {
     predefined: [Arc<Tier>; 3],
     missing: BTreeMap<Arc<str>, Arc<Tier>>,
     endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
+    sets: BTreeMap<SetId, Arc<NetSet>>,
+}
+
+/// Namespace and name.
+type SetId = (Option<Arc<str>>, Arc<str>);
+
+/// What was made before where it is equal, else what is made now.
+fn reuse<K: Ord, T: PartialEq>(before: &BTreeMap<K, Arc<T>>, key: &K, made: T) -> Arc<T> {
+    match before.get(key) {
+        Some(before) if **before == made => Arc::clone(before),
+        _ => Arc::new(made),
+    }
 }
 
 impl Made {
@@ -53,6 +65,7 @@ impl Made {
             predefined: Tier::predefined().map(Arc::new),
             missing: BTreeMap::new(),
             endpoints: BTreeMap::new(),
+            sets: BTreeMap::new(),
         }
     }
 }
@@ -73,23 +86,30 @@ impl Objects {
     /// or service account without an object has no labels but its name.
     pub fn world(&mut self, local: &[LocalPod], node: &NodeAddrs) -> (World, Vec<Problem>) {
         let mut problems = Vec::new();
-        let endpoints = self.endpoints(local, node, &mut problems);
-        let reuse = &self.made.endpoints;
-        let endpoints: BTreeMap<_, _> = endpoints
-            .into_iter()
-            .map(|made| match reuse.get(&made.id) {
-                Some(before) if **before == made => (made.id, Arc::clone(before)),
-                _ => (made.id.clone(), Arc::new(made)),
-            })
-            .collect();
-        self.made.endpoints = endpoints;
+        let index = self.index(node);
+        let mut endpoints = index.pods(local, &mut problems);
+        endpoints.extend(self.hosts(node));
+        let sets = self.sets(&index);
+        drop(index);
+        let made = endpoints.into_iter().map(|made| {
+            let id = made.id.clone();
+            let made = reuse(&self.made.endpoints, &id, made);
+            (id, made)
+        });
+        self.made.endpoints = made.collect();
+        let made = sets.into_iter().map(|made| {
+            let id = (made.namespace.clone(), Arc::clone(&made.name));
+            let made = reuse(&self.made.sets, &id, made);
+            (id, made)
+        });
+        self.made.sets = made.collect();
         let policies = self.policies();
         let tiers = self.tiers(&policies, &mut problems);
         let world = World {
             tiers,
             policies,
             endpoints: self.made.endpoints.values().cloned().collect(),
-            sets: Vec::new(),
+            sets: self.made.sets.values().cloned().collect(),
             node_addrs: node.addrs.clone(),
         };
         (world, problems)
@@ -153,14 +173,51 @@ impl Objects {
                 Object::Pod(pod) => {
                     index.pods.insert((namespace, &key.name), pod);
                 }
-                Object::Policy(_) | Object::Tier(_) => {}
+                Object::Host(host) => index.nodes.extend(&host.addrs),
+                Object::Policy(_) | Object::Tier(_) | Object::Set(_) | Object::Inert => {}
             }
         }
         index
     }
 
-    fn endpoints(&self, local: &[LocalPod], node: &NodeAddrs, problems: &mut Vec<Problem>) -> Vec<Endpoint> {
-        let index = self.index(node);
+    /// Host endpoints of every node. One without addresses has, on this node, the node's.
+    fn hosts<'a>(&'a self, node: &'a NodeAddrs) -> impl Iterator<Item = Endpoint> + 'a {
+        self.good().filter_map(move |(key, object)| {
+            let Object::Host(host) = object else { return None };
+            let addrs =
+                if host.addrs.is_empty() && host.node == node.name { &node.addrs } else { &host.addrs };
+            Some(Endpoint {
+                id: EndpointId::Host { name: Arc::clone(&key.name) },
+                labels: Flat::own(&host.labels).done(),
+                addrs: addrs.clone(),
+                ports: host.ports.clone(),
+                default_allow: host.default_allow,
+            })
+        })
+    }
+
+    fn sets(&self, index: &Index<'_>) -> Vec<NetSet> {
+        let sets = self.good().filter_map(|(key, object)| {
+            let Object::Set(set) = object else { return None };
+            let flat = Flat::own(&set.labels);
+            let flat = match key.namespace.as_deref() {
+                Some(namespace) => flat.in_namespace(namespace, index.namespaces.get(namespace).copied()),
+                None => flat,
+            };
+            Some(NetSet {
+                namespace: key.namespace.clone(),
+                name: Arc::clone(&key.name),
+                labels: flat.done(),
+                nets: set.nets.clone(),
+            })
+        });
+        sets.collect()
+    }
+}
+
+impl Index<'_> {
+    /// The endpoints that are pods.
+    fn pods(&self, local: &[LocalPod], problems: &mut Vec<Problem>) -> Vec<Endpoint> {
         let attached: BTreeMap<(&str, &str), &LocalPod> =
             local.iter().map(|pod| ((&*pod.namespace, &*pod.name), pod)).collect();
         let id = |(namespace, name): (&str, &str)| EndpointId::Pod {
@@ -174,12 +231,12 @@ impl Objects {
             }
         }
         let mut claims: BTreeMap<IpAddr, Vec<(&str, &str)>> = BTreeMap::new();
-        for (pod, object) in &index.pods {
+        for (pod, object) in &self.pods {
             if object.ended || object.host_network || attached.contains_key(pod) {
                 continue;
             }
             for addr in &object.addrs {
-                if index.nodes.contains(addr) || !usable(*addr) {
+                if self.nodes.contains(addr) || !usable(*addr) {
                     problems.push(Problem::NotAPods { addr: *addr, claimant: id(*pod) });
                 } else if let Some(owner) = owners.get(addr) {
                     problems.push(Problem::Attached { addr: *addr, owner: id(*owner), claimant: id(*pod) });
@@ -201,10 +258,10 @@ impl Objects {
             addrs.entry(pod).or_default().push(addr);
         }
         let made = addrs.into_iter().map(|(pod, addrs)| {
-            let object = index.pods.get(&pod);
+            let object = self.pods.get(&pod);
             Endpoint {
                 id: id(pod),
-                labels: index.labels(pod, object.copied()),
+                labels: self.labels(pod, object.copied()),
                 addrs,
                 ports: object.map(|object| object.ports.clone()).unwrap_or_default(),
                 default_allow: true,
@@ -212,9 +269,7 @@ impl Objects {
         });
         made.collect()
     }
-}
 
-impl Index<'_> {
     fn labels(&self, (namespace, _): (&str, &str), object: Option<&Pod>) -> Labels {
         let none = LabelMap::new();
         let flat = Flat::own(object.map_or(&none, |object| &object.labels)).pod();
