@@ -1,4 +1,5 @@
 use policy::model::Ports;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -212,4 +213,43 @@ fn every_invalid_policy_of_the_cases_is_refused_and_every_valid_one_is_not() {
         }
     }
     assert!(seen > 100, "{seen}");
+}
+
+proptest! {
+    /// Pieces of manifests in any order, and any text at all: read or refused, never a panic.
+    #[test]
+    fn no_text_is_too_odd(
+        pieces in prop::collection::vec(
+            prop::sample::select(vec![
+                "apiVersion: ", "networking.k8s.io/v1", "projectcalico.org/v3", "kind: ", "NetworkPolicy", "spec:", "\n",
+                "  ", "- ", "{", "}", "[", "]", ", ", ": ", "&a ", "*a", "? ", "| ", "> ", "'", "\"", "---\n", "...\n",
+                "!!str ", "%YAML 1.2\n", "# ", "\t", "<<", "~", "0x1", "ingress", "from", "metadata: {name: a}", "\u{85}",
+                "\u{feff}", "\r",
+            ]),
+            0..40,
+        ),
+        any in ".{0,40}",
+    ) {
+        let _ = read(pieces.concat().as_bytes());
+        let _ = read(any.as_bytes());
+        let _ = read((pieces.concat() + &any).as_bytes());
+    }
+
+    /// Whatever stands in a policy's fields, it is accepted whole or refused with a reason.
+    #[test]
+    fn no_field_is_too_odd(at in 0..6_usize, odd in prop::sample::select(vec![
+        "null", "7", "-1", "1e300", "[]", "{}", "[null]", "[[]]", "[{}]", "''", "[7]", "true", "{a: b}", "[{a: b}]",
+        "99999999999999999999", "all()",
+    ])) {
+        let field = ["podSelector", "policyTypes", "ingress", "egress", "selector", "order"][at];
+        for (api, kind) in [
+            ("networking.k8s.io/v1", "NetworkPolicy"),
+            ("projectcalico.org/v3", "NetworkPolicy"),
+            ("projectcalico.org/v3", "StagedKubernetesNetworkPolicy"),
+        ] {
+            let text = format!("{{apiVersion: {api}, kind: {kind}, metadata: {{name: p}}, spec: {{{field}: {odd}}}}}");
+            let Item::Known { object, .. } = item(&text) else { panic!("{text}") };
+            prop_assert!(object.is_ok() || object.is_err_and(|refused| !refused.errors.is_empty()));
+        }
+    }
 }
