@@ -10,7 +10,7 @@
 //! temporary name, flushed, renamed and its directory flushed, so that after a crash there is the old content or the
 //! new one.
 
-mod files;
+pub(crate) mod files;
 
 use std::fs::{self, File, TryLockError};
 use std::io;

@@ -22,7 +22,7 @@ pub(super) fn private() -> OpenOptions {
 }
 
 /// Puts `bytes` into `dir/name`: temporary file, flush, rename, flush of the directory.
-pub(super) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), StateError> {
+pub(crate) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), StateError> {
     let path = dir.join(name);
     // One daemon holds the directory's lock and writes from one thread, so one temporary name is enough.
     let temporary = dir.join(format!("{TEMPORARY}file"));
