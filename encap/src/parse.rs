@@ -5,8 +5,11 @@
 //! against the frame, and a packet whose ports could differ for another reader is an error, not a guess.
 //! Never done here: decisions, counters, allocation.
 
+mod quoted;
 mod v4;
 mod v6;
+
+pub use quoted::{Quoted, quoted};
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -71,6 +74,12 @@ pub struct Parsed {
     pub df: bool,
     /// Identification of the datagram's fragments; 0 for unfragmented IPv6.
     pub frag_id: u32,
+    /// Of a fragment: where its bytes lie in the datagram, a multiple of 8.
+    pub frag_offset: u16,
+    /// Of a fragment: how many bytes of the datagram it carries.
+    pub frag_len: u16,
+    /// Of a fragment: others follow.
+    pub frag_more: bool,
     /// Bytes of IP header and payload as the header says.
     pub ip_len: u32,
     /// Source port; ICMP: `type << 8 | code`; 0 when there is none.
@@ -79,6 +88,8 @@ pub struct Parsed {
     pub dport: u16,
     /// The TCP flag byte (CWR … FIN).
     pub tcp_flags: u8,
+    /// SCTP: the type of the first chunk; 255 (reserved by RFC 9260) when there is none.
+    pub sctp_chunk: u8,
 }
 
 impl Parsed {
@@ -206,6 +217,7 @@ fn upper(ip: &[u8], at: usize, len: u32, gso: bool, p: &mut Parsed) -> Result<()
                 return Err(ParseError::BadUdpLength);
             }
         }
+        SCTP => p.sctp_chunk = b.get(12).filter(|_| len > 12).copied().unwrap_or(u8::MAX),
         ICMP | ICMPV6 => {
             // A message is told by type and code; echo also by its identifier (RFC 792, RFC 4443).
             let echo = matches!((p.proto, h[0]), (ICMP, 0 | 8) | (ICMPV6, 128 | 129));

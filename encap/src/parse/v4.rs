@@ -46,6 +46,7 @@ pub(super) fn parse(ip: &[u8], room: u32, gso: bool, p: &mut Parsed) -> Result<(
     if flags & 0x3fff != 0 {
         let (offset, more) = (u32::from(flags & 0x1fff) * 8, flags & 0x2000 != 0);
         p.frag = if offset == 0 { Frag::First } else { Frag::Later };
+        (p.frag_offset, p.frag_len, p.frag_more) = (offset as u16, len as u16, more);
         if offset + len > 65_535 || (more && !len.is_multiple_of(8)) {
             return Err(ParseError::BadLength);
         }

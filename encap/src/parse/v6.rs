@@ -115,6 +115,7 @@ fn fragment(h: &[u8; 8], len: u32, p: &mut Parsed) -> Result<(), ParseError> {
         return Err(ParseError::TinyFragment);
     }
     p.frag = if offset == 0 { Frag::First } else { Frag::Later };
+    (p.frag_offset, p.frag_len, p.frag_more) = (offset as u16, len as u16, more);
     Ok(())
 }
 
