@@ -38,7 +38,7 @@ pub use frame::{Frame, HEADROOM, LARGE, SMALL};
 pub use gro::{Gro, GroHead, GroPacket, Span};
 pub use gso::{GsoError, Seg, Segmenter, finish_checksum};
 pub use mac::Mac;
-pub use parse::{Frag, ParseError, Parsed, from_ip, mapped, to_ip};
+pub use parse::{Frag, ParseError, Parsed, Quoted, from_ip, mapped, quoted, to_ip};
 pub use pool::Pool;
 pub use tunnel::Tunnel;
 pub use vnet::{VnetError, VnetHdr};

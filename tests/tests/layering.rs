@@ -29,15 +29,18 @@ const MODULES: &[(&str, &[&str])] = &[
     ("icmp_limit", &[]),
     ("reply", &[]),
     ("counters", &[]),
+    ("conntrack", &["sys"]),
+    ("events", &["counters"]),
     ("port", &["sys"]),
     ("uplink", &["sys"]),
     ("snapshot", &["counters", "fib", "port"]),
     ("pipeline", &["counters", "fib", "reply", "snapshot"]),
+    ("judge", &["counters", "pipeline", "snapshot"]),
     (
         "datapath",
-        &["counters", "fib", "flow", "icmp_limit", "pipeline", "port", "reply", "snapshot", "uplink"],
+        &["conntrack", "counters", "events", "fib", "flow", "icmp_limit", "judge", "pipeline", "port", "reply", "snapshot", "uplink"],
     ),
-    ("worker", &["counters", "datapath", "flow", "pipeline", "port", "snapshot", "sys", "uplink"]),
+    ("worker", &["conntrack", "counters", "datapath", "flow", "pipeline", "port", "snapshot", "sys", "uplink"]),
 ];
 
 /// Modules of `vswitch` that must not name some of our other crates.

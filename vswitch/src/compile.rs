@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use encap::{Mac, Tunnel, from_ip};
 use ipnet::IpNet;
+use policy::Compiled;
 
 use crate::fib::{Fib, NextHop};
 use crate::snapshot::{GATEWAY_V4, GATEWAY_V6, Node, Peer, PeerStatsBlocks, Port, PortKind, Snapshot};
@@ -113,6 +114,8 @@ pub fn compile(node: &NodeFacts, peers: &[PeerFacts], ports: &[Option<Arc<Port>>
             tunnel_port: node.tunnel_port,
             vtep_mac: node.vtep_mac,
         },
+        policy: Arc::new(Compiled::empty()),
+        guards: Vec::new(),
     }
 }
 

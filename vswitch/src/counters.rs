@@ -81,6 +81,16 @@ drop_reasons! {
     NdIgnored = "nd-ignored", "A neighbour discovery message other than a solicitation of the gateway.";
     RouterDiscovery = "router-discovery", "Router advertisement, solicitation or redirect from a pod.";
     PodTunnel = "pod-tunnel", "Tunnel traffic made by a pod and addressed to a node.";
+    PolicyEgress = "policy-egress", "Policy does not let the sender send it.";
+    PolicyIngress = "policy-ingress", "Policy does not let the receiver get it.";
+    PolicyRevoked = "policy-revoked", "It belongs to a flow that policy allowed once and allows no longer.";
+    OutOfState = "out-of-state", "It neither belongs to a flow nor may open one, under policy.";
+    FlowQuota = "flow-quota", "Its sender has too many unanswered or too many flows, under policy.";
+    FlowTableFull = "flow-table-full", "The connection table has no room for its flow, under policy.";
+    IcmpUnrelated = "icmp-unrelated", "An ICMP error that quotes no live flow of its receiver, or an MTU no path has.";
+    FragmentOverlap = "fragment-overlap", "Fragments of its datagram overlap or contradict each other (RFC 5722).";
+    FragmentUnmatched = "fragment-unmatched", "A fragment whose first fragment did not come before it, under policy.";
+    FragmentLimit = "fragment-limit", "Too many senders of fragments at the same time, under policy.";
     TtlExceeded = "ttl-exceeded", "TTL or hop limit ran out.";
     NoRoute = "no-route", "No route, or an address of the cluster that nobody has.";
     TooBig = "too-big", "Larger than the next link takes.";

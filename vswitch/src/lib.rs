@@ -14,12 +14,15 @@
 
 pub mod cli;
 pub mod compile;
+pub mod conntrack;
 pub mod counters;
 pub mod daemon;
 pub mod datapath;
+pub mod events;
 pub mod fib;
 pub mod flow;
 pub mod icmp_limit;
+pub mod judge;
 pub mod lab;
 pub mod pipeline;
 pub mod port;

@@ -17,6 +17,8 @@ pub mod proto {
     pub const ICMP: u8 = 1;
     /// IPv4 in IP (RFC 2003).
     pub const IPIP: u8 = 4;
+    /// TCP.
+    pub const TCP: u8 = 6;
     /// UDP.
     pub const UDP: u8 = 17;
     /// IPv6 in IP (RFC 4213).
@@ -25,6 +27,8 @@ pub mod proto {
     pub const GRE: u8 = 47;
     /// ICMPv6.
     pub const ICMPV6: u8 = 58;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
 }
 
 /// EtherTypes (IANA).

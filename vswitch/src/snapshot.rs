@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicU64;
 use arc_swap::ArcSwap;
 use crossbeam::utils::CachePadded;
 use encap::{Mac, Tunnel};
+use policy::{Compiled, EndpointPolicy};
 
 use crate::counters::{Counter, PortStatsBlocks};
 use crate::fib::Fib;
@@ -133,6 +134,10 @@ pub struct Snapshot {
     pub peer_of: HashMap<u128, u32>,
     /// This node.
     pub node: Node,
+    /// What policy knows about addresses; [`Snapshot::guards`] mean something only together with it.
+    pub policy: Arc<Compiled>,
+    /// The policy of each port, by the port's index; none = nobody restricts it.
+    pub guards: Vec<Option<Arc<EndpointPolicy>>>,
 }
 
 impl Snapshot {
@@ -154,7 +159,15 @@ impl Snapshot {
                 tunnel_port: 0,
                 vtep_mac: Mac::default(),
             },
+            policy: Arc::new(Compiled::empty()),
+            guards: Vec::new(),
         }
+    }
+
+    /// The policy of the port with this index, if there is any.
+    #[inline]
+    pub fn guard(&self, id: u32) -> Option<&EndpointPolicy> {
+        self.guards.get(id as usize)?.as_deref()
     }
 
     /// The port with this index, if there is one.

@@ -14,8 +14,10 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use crossbeam::utils::CachePadded;
 use mio::Waker;
 
+use crate::conntrack::{Conntrack, since_boot};
 use crate::counters::{Totals, WorkerCounters};
-use crate::datapath::Sizes;
+use crate::datapath::{Shared, Sizes};
+use crate::events::Events;
 use crate::port::PortIo;
 use crate::snapshot::{Published, Snapshot, published};
 use crate::uplink::{UplinkIo, UplinkTx};
@@ -90,6 +92,8 @@ pub struct Switch {
     epoch: u64,
     notices: Receiver<Notice>,
     reader_of: Vec<Option<usize>>,
+    conntrack: Arc<Conntrack>,
+    events: Arc<Events>,
 }
 
 impl Switch {
@@ -97,8 +101,11 @@ impl Switch {
     ///
     /// # Errors
     /// When a thread or its event loop cannot be made.
-    pub fn start(io: Vec<WorkerIo>, sizes: Sizes) -> Result<Switch, SwitchError> {
+    pub fn start(io: Vec<WorkerIo>, sizes: Sizes, conntrack: Arc<Conntrack>) -> Result<Switch, SwitchError> {
         let published = published();
+        let events = Arc::new(Events::default());
+        let started = Instant::now();
+        let shared = Shared { conntrack: Arc::clone(&conntrack), events: Arc::clone(&events), boot: since_boot() };
         let (notice_tx, notices) = bounded(1024);
         let mut workers = Vec::with_capacity(io.len());
         for (index, io) in io.into_iter().enumerate() {
@@ -110,6 +117,8 @@ impl Switch {
                 sizes,
                 seed: random_seed(),
                 counters: Arc::clone(&counters),
+                shared: shared.clone(),
+                started,
                 acked: Arc::clone(&acked),
                 published: Arc::clone(&published),
                 commands: rx,
@@ -140,7 +149,26 @@ impl Switch {
                 ports: 0,
             });
         }
-        Ok(Switch { workers, published, retired: Vec::new(), epoch: 0, notices, reader_of: Vec::new() })
+        Ok(Switch {
+            workers,
+            published,
+            retired: Vec::new(),
+            epoch: 0,
+            notices,
+            reader_of: Vec::new(),
+            conntrack,
+            events,
+        })
+    }
+
+    /// The node's connections.
+    pub fn conntrack(&self) -> &Arc<Conntrack> {
+        &self.conntrack
+    }
+
+    /// What workers tell about single packets.
+    pub fn events(&self) -> &Arc<Events> {
+        &self.events
     }
 
     /// How many workers there are.

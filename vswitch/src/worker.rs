@@ -21,8 +21,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::counters::WorkerCounters;
-use crate::datapath::{Datapath, Sizes};
-use crate::pipeline::Action;
+use crate::datapath::{Datapath, Remembered, Shared, Sizes};
 use crate::port::PortIo;
 use crate::snapshot::{Published, Snapshot};
 use crate::uplink::{RecvMeta, UplinkIo, UplinkTx};
@@ -78,7 +77,7 @@ pub struct FlowRow {
     /// The worker that remembers it.
     pub worker: usize,
     /// What is done with it.
-    pub action: Action,
+    pub remembered: Remembered,
     /// Packets so far.
     pub packets: u64,
     /// Bytes so far.
@@ -104,6 +103,10 @@ pub struct Setup {
     pub seed: [u64; 2],
     /// Its counters.
     pub counters: Arc<CachePadded<WorkerCounters>>,
+    /// What it shares with the others; `boot` is the time since boot at `started`.
+    pub shared: Shared,
+    /// Its time 0.
+    pub started: Instant,
     /// The epoch it has taken over last.
     pub acked: Arc<AtomicU64>,
     /// Where snapshots appear.
@@ -151,7 +154,13 @@ impl Worker {
         for (i, (_, fd)) in setup.uplinks.iter().enumerate() {
             poll.registry().register(&mut SourceFd(fd), Token(UPLINK + i), Interest::READABLE)?;
         }
-        let mut dp = Datapath::new(setup.index, setup.sizes, setup.seed, Arc::clone(&setup.counters));
+        let mut dp = Datapath::new(
+            setup.index,
+            setup.sizes,
+            setup.seed,
+            Arc::clone(&setup.counters),
+            setup.shared.clone(),
+        );
         let bufs = if setup.uplinks.is_empty() {
             Vec::new()
         } else {
@@ -167,7 +176,7 @@ impl Worker {
             burst: Burst::new(),
             meta: vec![nowhere; bufs.len()],
             bufs,
-            started: Instant::now(),
+            started: setup.started,
             setup,
         };
         Ok((worker, waker))
@@ -339,7 +348,7 @@ impl Worker {
             .map(|f| FlowRow {
                 key: f.key,
                 worker: self.setup.index,
-                action: f.action,
+                remembered: f.action,
                 packets: f.packets,
                 bytes: f.bytes,
                 idle_ms: now_ms.saturating_sub(f.last_ms),

@@ -7,7 +7,8 @@ use encap::{Burst, Frame, Mac, Tunnel, from_ip};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use vswitch::compile::{NodeFacts, PeerFacts, compile};
 use vswitch::counters::{Totals, port_stats};
-use vswitch::datapath::{Datapath, Sizes};
+use vswitch::conntrack;
+use vswitch::datapath::{Datapath, Shared, Sizes};
 use vswitch::port::mem::{MemEnd, MemPort, pair};
 use vswitch::port::{Offloads, PortIo};
 use vswitch::snapshot::{Port, PortKind, Snapshot, peer_stats};
@@ -61,6 +62,12 @@ fn networks(index: usize) -> [IpNet; 2] {
     [v4.into(), v6.expect("64 is a prefix length").into()]
 }
 
+/// A connection table of the node's own; simulated time is time since boot.
+fn shared(seed: u64) -> Shared {
+    let table = conntrack::private(1 << 16, [seed, !seed]).expect("memory for a small table");
+    Shared { conntrack: Arc::new(table), events: Arc::default(), boot: std::time::Duration::ZERO }
+}
+
 fn vtep_mac(index: usize) -> Mac {
     Mac([0x0e, 0, 0, 0, 0, index as u8 + 1])
 }
@@ -89,7 +96,7 @@ impl Node {
         };
         let (uplink, uplink_tx, wire) = uplink(QUEUE, MAX_TRAIN);
         let sizes = Sizes { flows: 4096, ..Sizes::default() };
-        let mut datapath = Datapath::new(0, sizes, [seed, !seed], Arc::default());
+        let mut datapath = Datapath::new(0, sizes, [seed, !seed], Arc::default(), shared(seed));
         let bufs = (0..UPLINK_BUFS).map(|_| datapath.pool().large()).collect();
         let (reader, tx, host) = pair(ALL, QUEUE);
         let port = Port {

@@ -134,7 +134,7 @@ impl Daemon {
                 proto: f.key.proto,
                 sport: f.key.sport,
                 dport: f.key.dport,
-                action: action(&snap, f.action),
+                action: action(&snap, f.remembered.action),
                 packets: f.packets,
                 bytes: f.bytes,
                 idle_ms: f.idle_ms,

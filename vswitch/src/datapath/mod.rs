@@ -4,7 +4,8 @@
 //! reads no clock (time is an argument), and allocates nothing after start: frames come from its own pool, the rest
 //! lies in arrays made once. The decision itself is [`crate::pipeline`]'s.
 //!
-//! * `mod.rs`: from a port: admit, flow cache, forward.
+//! * `mod.rs`: from a port: admit, decide, forward.
+//! * `track.rs`: the decision: flow cache, connection table, policy, fragments.
 //! * `deliver.rs`: writing to ports, with the offloads the port has.
 //! * `tunnel.rs`: toward peers: trains for the uplink.
 //! * `uplink.rs`: from peers: decapsulate, merge, deliver.
@@ -12,21 +13,29 @@
 
 mod answer;
 mod deliver;
+mod track;
 mod tunnel;
 mod uplink;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
-use encap::{Burst, Frag, Frame, Gro, Parsed, Pool, Segmenter, VnetHdr};
-use policy::{FlowKey, HashKey};
+use encap::{Burst, Frame, Gro, Parsed, Pool, Segmenter, VnetHdr};
+use policy::HashKey;
+use policy::frag::FragTable;
 
 use crate::counters::{DropReason, PortStats, WorkerCounters};
+use crate::conntrack::Conntrack;
+use crate::events::Events;
 use crate::flow::FlowCache;
 use crate::icmp_limit::IcmpLimit;
-use crate::pipeline::{self, Action, Admit, Ingress, Silent};
+use crate::pipeline::{self, Action, Admit, Ingress};
 use crate::snapshot::{GATEWAY_MAC, Port, PortKind, Snapshot};
 use crate::uplink::UplinkTx;
+
+pub use track::Remembered;
+pub(crate) use track::asked;
 
 /// How large a worker's tables and pools are.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +54,20 @@ impl Default for Sizes {
     }
 }
 
+/// Places whose fragments are followed at the same time, and datagrams in fragments of each.
+const FRAGMENT_LANES: (usize, usize) = (256, 64);
+
+/// What a worker's data path shares with the others.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// The node's connections.
+    pub conntrack: Arc<Conntrack>,
+    /// What is told about single packets.
+    pub events: Arc<Events>,
+    /// Time since boot at the caller's time 0.
+    pub boot: Duration,
+}
+
 /// Packets one receive batch of the uplink can hold: 16 buffers of up to 64 datagrams.
 const MERGE: usize = 16 * 64;
 
@@ -59,7 +82,12 @@ struct Core {
     index: usize,
     counters: Arc<CachePadded<WorkerCounters>>,
     pool: Pool,
-    flows: FlowCache<Action>,
+    flows: FlowCache<Remembered>,
+    conntrack: Arc<Conntrack>,
+    frags: FragTable<Option<DropReason>>,
+    events: Arc<Events>,
+    /// Time since boot at the caller's time 0.
+    boot: Duration,
     hash: HashKey,
     split: Segmenter,
     staged: Vec<Staged>,
@@ -110,6 +138,7 @@ impl Datapath {
         sizes: Sizes,
         seed: [u64; 2],
         counters: Arc<CachePadded<WorkerCounters>>,
+        shared: Shared,
     ) -> Datapath {
         let mut merge = Gro::new(MERGE);
         // A kernel peer on the same host leaves inner checksums open (only the pseudo-header's sum is there), and its
@@ -123,6 +152,10 @@ impl Datapath {
                 counters,
                 pool: Pool::new(sizes.small, sizes.large),
                 flows: FlowCache::new(sizes.flows),
+                conntrack: shared.conntrack,
+                frags: FragTable::new(FRAGMENT_LANES.0, FRAGMENT_LANES.1),
+                events: shared.events,
+                boot: shared.boot,
                 hash: HashKey::new(seed[0], seed[1]),
                 split: Segmenter::new(),
                 staged: Vec::with_capacity(encap::BURST * 2),
@@ -137,7 +170,7 @@ impl Datapath {
     }
 
     /// The worker's flow cache, for those who show it.
-    pub fn flows(&self) -> &FlowCache<Action> {
+    pub fn flows(&self) -> &FlowCache<Remembered> {
         &self.core.flows
     }
 
@@ -197,7 +230,7 @@ impl Core {
             frame.vnet = VnetHdr::default();
         }
         let vnet = frame.vnet;
-        let (action, hash) = self.decide(snap, Ingress::Port(port), &p, len, 1, now_ms);
+        let (action, hash) = self.decide(snap, Ingress::Port(port), &p, frame.data(), len, 1, now_ms);
         let pkt = Packet { p: &p, vnet, len, count: 1, hash };
         match action {
             Action::Port(id) => match snap.port(id) {
@@ -227,35 +260,6 @@ impl Core {
         }
     }
 
-    /// The action for a packet: remembered, or decided now.
-    fn decide(
-        &mut self,
-        snap: &Snapshot,
-        from: Ingress<'_>,
-        p: &Parsed,
-        len: usize,
-        count: u64,
-        now_ms: u64,
-    ) -> (Action, u64) {
-        let key = flow_key(from, p);
-        let hash = key.hash(&self.hash);
-        let flow = match self.flows.get(&key, hash, snap.epoch) {
-            Some(flow) => {
-                self.counters.flow_hits.add(count);
-                flow
-            }
-            None => {
-                self.counters.flow_misses.add(count);
-                let action = pipeline::resolve(snap, from, p, &mut Silent);
-                self.flows.put(key, hash, snap.epoch, action, now_ms)
-            }
-        };
-        flow.packets += count;
-        flow.bytes += len as u64;
-        flow.last_ms = now_ms;
-        (flow.action, hash)
-    }
-
     /// What depends on the packet and not on its flow: TTL and size.
     fn forwardable(&self, pkt: &Packet<'_>, head: &[u8], mtu: u16) -> Result<(), DropReason> {
         if pkt.p.ttl <= 1 {
@@ -272,19 +276,6 @@ impl Core {
         self.counters.dropped(reason, 1);
         self.stats(port).rx_dropped.incr();
         self.pool.give(frame);
-    }
-}
-
-/// The key of a packet's flow.
-fn flow_key(from: Ingress<'_>, p: &Parsed) -> FlowKey {
-    FlowKey {
-        src: p.src,
-        dst: p.dst,
-        sport: p.sport,
-        dport: p.dport,
-        proto: p.proto,
-        frag: u8::from(p.frag == Frag::Later),
-        ingress: from.id(),
     }
 }
 

@@ -1,0 +1,292 @@
+//! The decision about a packet: remembered, or made now from route, policy and connection state.
+//!
+//! What is remembered is private to the worker and belongs to one epoch. It holds the flow's slot in the node's
+//! connection table, so a packet of a known flow costs one look at its entry. Policy is asked for a flow's first packet
+//! and once more after each change of the tables; replies and related ICMP errors of an allowed flow pass.
+//!
+//! A flow that no policy touches is tracked all the same, so that a policy that appears later finds the connections
+//! under way; but nothing is dropped for its state. ICMP errors are never remembered: what decides about them, the packet
+//! they quote, is not in the key.
+
+use encap::{Frag, Parsed};
+use policy::conntrack::{Direction, Epoch, OpenError, Opener, Opening, Rules, Slot, Step, Tick, Tracked, Transport};
+use policy::conntrack::{MTU_FLOOR_V4, MTU_FLOOR_V6, Tuple};
+use policy::frag::{Fate, FragKey, Piece};
+use policy::model::{self, Packet as Asked};
+use policy::{By, Decision, FlowKey, PEER_BIT};
+
+use super::Core;
+use crate::counters::DropReason;
+use crate::judge::{self, Ends, Judgement};
+use crate::pipeline::{self, Action, Ingress, Silent, proto};
+use crate::snapshot::Snapshot;
+
+/// What a worker remembers about a flow.
+#[derive(Clone, Copy, Debug)]
+pub struct Remembered {
+    /// What is done with its packets.
+    pub action: Action,
+    /// Its entry in the connection table, and which way its packets go there; none = it is not tracked.
+    pub track: Option<(Slot, Direction)>,
+    /// Policy applies at one of its ends.
+    pub guarded: bool,
+}
+
+/// A decision, and whether it may be remembered.
+struct Verdict {
+    remembered: Remembered,
+    lasting: bool,
+}
+
+impl Core {
+    /// The action for a packet whose headers are in `head`, and its flow's hash. `count` packets of the wire are in it.
+    #[allow(clippy::too_many_arguments)] // all of it is the packet
+    pub(super) fn decide(
+        &mut self,
+        snap: &Snapshot,
+        from: Ingress<'_>,
+        p: &Parsed,
+        head: &[u8],
+        len: usize,
+        count: u64,
+        now_ms: u64,
+    ) -> (Action, u64) {
+        let key = flow_key(from, p);
+        let hash = key.hash(&self.hash);
+        let now = self.tick(now_ms);
+        if p.is_icmp_error() {
+            return (self.icmp_error(snap, from, p, head, now), hash);
+        }
+        let transport = transport(p);
+        let remembered = match self.flows.get(&key, hash, snap.epoch) {
+            Some(flow) => match step(&self.conntrack, &flow.action, transport, now) {
+                Some(action) => {
+                    self.counters.flow_hits.add(count);
+                    flow.packets += count;
+                    flow.bytes += len as u64;
+                    flow.last_ms = now_ms;
+                    Some(Remembered { action, ..flow.action })
+                }
+                None => None,
+            },
+            None => None,
+        };
+        let r = match remembered {
+            Some(r) => r,
+            None => {
+                self.counters.flow_misses.add(count);
+                let verdict = self.verdict(snap, from, p, &key, transport, now);
+                if verdict.lasting {
+                    let flow = self.flows.put(key, hash, snap.epoch, verdict.remembered, now_ms);
+                    flow.packets += count;
+                    flow.bytes += len as u64;
+                    flow.last_ms = now_ms;
+                }
+                verdict.remembered
+            }
+        };
+        let action = if p.frag == Frag::None { r.action } else { self.fragment(from, p, &r, now) };
+        (action, hash)
+    }
+
+    /// This turn's time as the connection table counts it.
+    fn tick(&self, now_ms: u64) -> Tick {
+        Tick::at(self.boot + std::time::Duration::from_millis(now_ms))
+    }
+
+    /// Decides about a flow's first packet, or about a known flow once more.
+    fn verdict(
+        &mut self,
+        snap: &Snapshot,
+        from: Ingress<'_>,
+        p: &Parsed,
+        key: &FlowKey,
+        transport: Transport,
+        now: Tick,
+    ) -> Verdict {
+        let action = pipeline::resolve(snap, from, p, &mut Silent);
+        let ends = Ends::of(from, action);
+        let guarded = ends.guarded(snap);
+        let lasting = |action, track| Verdict { remembered: Remembered { action, track, guarded }, lasting: true };
+        let passing = |action| Verdict { remembered: Remembered { action, track: None, guarded }, lasting: false };
+        if !matches!(action, Action::Port(_) | Action::Peer(_)) || p.frag == Frag::Later {
+            return lasting(action, None);
+        }
+        // Without policy nothing is dropped for its state.
+        let unless_open = |reason| if guarded { Action::Drop(reason) } else { action };
+        let (tuple, epoch) = (Tuple::from(key), Epoch::of(snap.epoch));
+        match self.conntrack.track(&tuple, transport, epoch, now) {
+            Tracked::Known(found) => {
+                if guarded && epoch.newer(found.epoch) {
+                    let (ends, packet) = match found.direction {
+                        Direction::Original => (ends, asked(key)),
+                        Direction::Reply => (ends.reversed(), asked(&opened_by(key))),
+                    };
+                    let judgement = judge::judge(snap, ends, &packet);
+                    if let Some(reason) = judgement.denied() {
+                        self.conntrack.revoke(found.slot, epoch, now);
+                        return lasting(Action::Drop(reason), None);
+                    }
+                    self.conntrack.judged(found.slot, epoch, rules(&judgement));
+                }
+                lasting(action, Some((found.slot, found.direction)))
+            }
+            Tracked::New => {
+                let packet = asked(key);
+                let judgement = if guarded { judge::judge(snap, ends, &packet) } else { Judgement::default() };
+                if guarded {
+                    self.note(snap, ends, key, &packet, &judgement);
+                }
+                if let Some(reason) = judgement.denied() {
+                    return lasting(Action::Drop(reason), None);
+                }
+                let opening = Opening { opener: opener(from), epoch, rules: rules(&judgement) };
+                match self.conntrack.open_flow(&tuple, transport, &opening, now) {
+                    Ok(opened) => lasting(action, Some((opened.found.slot, opened.found.direction))),
+                    Err(OpenError::Invalid) => passing(unless_open(DropReason::OutOfState)),
+                    Err(OpenError::Revoked) => passing(Action::Drop(DropReason::PolicyRevoked)),
+                    Err(OpenError::HalfOpen | OpenError::Total) => passing(unless_open(DropReason::FlowQuota)),
+                    Err(OpenError::Full | OpenError::Contended | OpenError::UnknownPort) => {
+                        passing(unless_open(DropReason::FlowTableFull))
+                    }
+                }
+            }
+            Tracked::Invalid => passing(unless_open(DropReason::OutOfState)),
+            Tracked::Revoked => passing(Action::Drop(DropReason::PolicyRevoked)),
+        }
+    }
+
+    /// Counts the rules that decided about a new flow, in force and staged, and tells what Log rules want told.
+    #[cold]
+    fn note(&mut self, snap: &Snapshot, ends: Ends, key: &FlowKey, packet: &Asked, judgement: &Judgement) {
+        let sides = [
+            (ends.from, model::Direction::Egress, judgement.egress),
+            (ends.to, model::Direction::Ingress, judgement.ingress),
+        ];
+        for (port, direction, decision) in sides {
+            let (Some(port), Some(decision)) = (port, decision) else { continue };
+            let Some((guard, forwarded)) = judge::guard(snap, port, direction, packet) else { continue };
+            if let Some(table) = guard.table(direction) {
+                hit(table, &decision);
+            }
+            if !decision.logs.as_slice().is_empty() {
+                self.events.log(snap.epoch, port, direction, key, &decision);
+            }
+            if let (Some(table), Some(staged)) =
+                (guard.staged(direction), guard.decide_staged(&snap.policy, direction, packet, forwarded))
+            {
+                hit(table, &staged);
+            }
+        }
+    }
+
+    /// An ICMP error passes when it quotes a live flow of its receiver.
+    fn icmp_error(&self, snap: &Snapshot, from: Ingress<'_>, p: &Parsed, head: &[u8], now: Tick) -> Action {
+        let action = pipeline::resolve(snap, from, p, &mut Silent);
+        if !matches!(action, Action::Port(_) | Action::Peer(_)) {
+            return action;
+        }
+        let floor = if p.v6 { MTU_FLOOR_V6 } else { MTU_FLOOR_V4 };
+        let related = encap::quoted(head, p).filter(|q| q.mtu.is_none_or(|mtu| mtu >= floor)).and_then(|q| {
+            let tuple = Tuple { src: q.src, dst: q.dst, sport: q.sport, dport: q.dport, proto: q.proto };
+            self.conntrack.related(&tuple, p.dst, now)
+        });
+        if related.is_some() { action } else { Action::Drop(DropReason::IcmpUnrelated) }
+    }
+
+    /// A fragment shares the fate of its datagram's first, and no two that pass overlap.
+    fn fragment(&mut self, from: Ingress<'_>, p: &Parsed, r: &Remembered, now: Tick) -> Action {
+        let key = FragKey { src: p.src, dst: p.dst, proto: p.proto, id: p.frag_id, ingress: from.id() };
+        let piece =
+            Piece { offset: u32::from(p.frag_offset), len: u32::from(p.frag_len), more: p.frag_more };
+        let own = match r.action {
+            Action::Drop(reason) => Some(reason),
+            _ => None,
+        };
+        let (fate, unknown) = if p.frag == Frag::First {
+            (self.frags.first(&key, piece, own, now), DropReason::FragmentLimit)
+        } else {
+            (self.frags.later(&key, piece, now), DropReason::FragmentUnmatched)
+        };
+        match fate {
+            Fate::Follows(None) => r.action,
+            Fate::Follows(Some(reason)) => Action::Drop(reason),
+            Fate::Poisoned => Action::Drop(DropReason::FragmentOverlap),
+            Fate::Tiny => Action::Drop(DropReason::TinyFragment),
+            Fate::Unknown | Fate::NoRoom if r.guarded => Action::Drop(own.unwrap_or(unknown)),
+            Fate::Unknown | Fate::NoRoom => r.action,
+        }
+    }
+}
+
+/// The step of a packet of a remembered flow; none = it must be decided anew.
+#[inline]
+fn step(table: &crate::conntrack::Conntrack, r: &Remembered, transport: Transport, now: Tick) -> Option<Action> {
+    let Some((slot, direction)) = r.track else { return Some(r.action) };
+    match table.packet(slot, direction, transport, now) {
+        Step::Pass => Some(r.action),
+        Step::Invalid if r.guarded => Some(Action::Drop(DropReason::OutOfState)),
+        Step::Invalid => Some(r.action),
+        Step::Reopen | Step::Revoked | Step::Gone => None,
+    }
+}
+
+fn hit(table: &policy::Table, decision: &Decision) {
+    if let By::Rule(n) | By::TierEnd(n) = decision.by {
+        table.hit(n);
+    }
+    decision.logs.as_slice().iter().for_each(|n| table.hit(*n));
+}
+
+fn rules(judgement: &Judgement) -> Rules {
+    let number = |d: &Option<Decision>| match d.map(|d| d.by) {
+        Some(By::Rule(n) | By::TierEnd(n)) => n,
+        _ => u32::MAX,
+    };
+    Rules { egress: number(&judgement.egress), ingress: number(&judgement.ingress) }
+}
+
+fn opener(from: Ingress<'_>) -> Opener {
+    match from {
+        Ingress::Port(port) => Opener::Port(port.id),
+        Ingress::Peer(i) => Opener::Peer(i),
+    }
+}
+
+/// The key of a packet's flow.
+pub(super) fn flow_key(from: Ingress<'_>, p: &Parsed) -> FlowKey {
+    FlowKey {
+        src: p.src,
+        dst: p.dst,
+        sport: p.sport,
+        dport: p.dport,
+        proto: p.proto,
+        frag: u8::from(p.frag == Frag::Later),
+        ingress: from.id(),
+    }
+}
+
+/// A packet as policy is asked about it.
+pub(crate) fn asked(key: &FlowKey) -> Asked {
+    Asked { src: key.src, dst: key.dst, proto: key.proto, sport: key.sport, dport: key.dport }
+}
+
+/// The first packet of the flow that the packet with this key answers.
+fn opened_by(key: &FlowKey) -> FlowKey {
+    let reply = FlowKey { ingress: PEER_BIT, ..key.reply(PEER_BIT) };
+    let request = match (key.proto, key.sport >> 8) {
+        (proto::ICMP, 0) => 8 << 8,
+        (proto::ICMPV6, 129) => 128 << 8,
+        (proto::ICMP | proto::ICMPV6, _) => key.sport,
+        _ => return reply,
+    };
+    FlowKey { sport: request, dport: key.dport, ..reply }
+}
+
+fn transport(p: &Parsed) -> Transport {
+    match p.proto {
+        proto::TCP if p.frag != Frag::Later => Transport::Tcp { flags: p.tcp_flags },
+        proto::SCTP if p.frag != Frag::Later => Transport::Sctp { chunk: p.sctp_chunk },
+        _ => Transport::Other,
+    }
+}
