@@ -86,6 +86,17 @@ pub enum Request {
     Drops,
     /// Cached flows of all workers. Reply: `Vec<FlowInfo>`.
     Flows,
+    /// The rules that apply to this node's pods, or to one (`namespace/name`). Reply: [`PolicyReport`].
+    Policy {
+        /// Only this pod's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pod: Option<String>,
+    },
+    /// Single drops and logged flows from a number on; drops are told as long as somebody asks. Reply: [`EventReport`].
+    Events {
+        /// The least number wanted.
+        after: u64,
+    },
     /// What would happen to a packet. Reply: [`TraceReport`].
     Trace(Trace),
     /// The configuration in force. Reply: [`ConfigReport`].

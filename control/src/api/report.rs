@@ -98,6 +98,12 @@ pub struct StatusReport {
     pub delivered: u64,
     /// Frames dropped, all reasons.
     pub dropped: u64,
+    /// Policies in force, staged ones included.
+    pub policies: u64,
+    /// Objects of the store that are not in force as they are written, one line each. The node is ready all the same.
+    pub policy_problems: Vec<String>,
+    /// Connections tracked.
+    pub connections: u64,
 }
 
 /// An attached pod.
@@ -224,6 +230,101 @@ pub struct FlowInfo {
     pub bytes: u64,
     /// Milliseconds since its last packet.
     pub idle_ms: u64,
+    /// The rule of the sender's egress policy that decided, if one did on this node.
+    pub egress: Option<String>,
+    /// The rule of the receiver's ingress policy, likewise.
+    pub ingress_rule: Option<String>,
+}
+
+/// What policy applies on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PolicyReport {
+    /// Policies known, staged ones included.
+    pub policies: u64,
+    /// Pods and host endpoints known, those of other nodes included.
+    pub endpoints: u64,
+    /// What is not in force as it is written, one line each.
+    pub problems: Vec<String>,
+    /// Rules in order of evaluation, by pod and direction.
+    pub rules: Vec<PolicyRule>,
+}
+
+/// One rule as it applies to one pod.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PolicyRule {
+    /// The pod (`namespace/name`) or host endpoint.
+    pub pod: String,
+    /// `ingress` or `egress`, as the pod sees it.
+    pub direction: String,
+    /// Its tier.
+    pub tier: String,
+    /// Its policy, kind and name; none for the end of a tier.
+    pub policy: Option<String>,
+    /// Its index in the policy's list, from 0; none for the end of a tier.
+    pub rule: Option<u32>,
+    /// The rule in words.
+    pub text: String,
+    /// It is not enforced, only counted.
+    pub staged: bool,
+    /// Flows it decided.
+    pub hits: u64,
+}
+
+/// What kind of event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EventKind {
+    /// A packet was dropped.
+    #[default]
+    Drop,
+    /// A flow matched a Log rule.
+    Log,
+}
+
+/// Something that happened to a packet.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EventInfo {
+    /// Numbers grow by one.
+    pub number: u64,
+    /// Milliseconds since 1970, when the control thread took it over (at most half a second late).
+    pub time_ms: u64,
+    /// What kind.
+    pub kind: EventKind,
+    /// Drops: the reason's stable name; logs: `allowed` or `denied`.
+    pub reason: String,
+    /// Where it came in (drops), or whose policy it is (logs).
+    pub at: String,
+    /// Source address; none when the packet could not be parsed.
+    pub src: Option<IpAddr>,
+    /// Destination address, likewise.
+    pub dst: Option<IpAddr>,
+    /// The pod with the source address, if it is known.
+    pub src_pod: Option<String>,
+    /// The pod with the destination address, if it is known.
+    pub dst_pod: Option<String>,
+    /// IP protocol number.
+    pub proto: u8,
+    /// Source port, or ICMP type and code.
+    pub sport: u16,
+    /// Destination port, or ICMP echo id.
+    pub dport: u16,
+    /// The policy and rule that decided.
+    pub policy: Option<String>,
+}
+
+/// Events from a number on.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EventReport {
+    /// The number to ask for next.
+    pub next: u64,
+    /// Events that were lost since the switch started, because too much happened at once.
+    pub lost: u64,
+    /// The events.
+    pub events: Vec<EventInfo>,
 }
 
 /// What would happen to a packet.

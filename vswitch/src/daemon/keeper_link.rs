@@ -12,6 +12,8 @@ use crate::sys::scm;
 pub mod names {
     /// The control socket's listener.
     pub const CONTROL: &str = "control";
+    /// The connection table's memory.
+    pub const CONNTRACK: &str = "conntrack";
     /// The host's TAP.
     pub const HOST: &str = "host";
     /// The TAP for whole super-frames toward peers.

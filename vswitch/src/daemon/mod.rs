@@ -12,6 +12,7 @@
 //! removed after: whatever moment the process dies, the next start finds out what to keep and what to clear away.
 
 pub mod attach;
+mod guard;
 pub mod keeper;
 pub mod keeper_link;
 pub mod masquerade;
@@ -19,6 +20,7 @@ pub mod metrics;
 mod mtu;
 pub mod node;
 mod pods;
+mod policy_report;
 mod report;
 pub mod serve;
 mod start;
@@ -121,6 +123,9 @@ pub enum DaemonError {
     /// The host's interface was deleted.
     #[error("{} was deleted", node::HOST_IF)]
     HostGone,
+    /// The connection table failed.
+    #[error(transparent)]
+    Conntrack(#[from] crate::conntrack::ConntrackError),
     /// A worker failed.
     #[error(transparent)]
     Switch(#[from] SwitchError),
@@ -146,6 +151,8 @@ pub enum Event {
     Scrape(Sender<metrics::Scrape>),
     /// The uplink may have changed.
     Uplink,
+    /// The store's objects may have changed.
+    Objects,
     /// Super-frames may, or may no longer, leave whole through the uplink TAP.
     Whole(bool),
     /// TERM or INT.
@@ -170,6 +177,12 @@ pub struct Daemon {
     keeper: KeeperLink,
     switch: Switch,
     facts: NodeFacts,
+    guard: guard::Guard,
+    /// A Log rule applies somewhere.
+    logging: bool,
+    told: policy_report::Told,
+    /// Where sweeping the connection table goes on.
+    swept: u32,
     peers: Vec<PeerFacts>,
     ports: Vec<Option<Arc<Port>>>,
     attached: BTreeMap<AttachmentId, Attached>,
@@ -192,7 +205,8 @@ impl Daemon {
     /// Serves events until told to end; true when nobody is to take over.
     fn serve(&mut self, events: &Receiver<Event>) -> Result<bool, DaemonError> {
         loop {
-            match events.recv_deadline(self.upkeep.next()) {
+            let next = self.next_events().map_or(self.upkeep.next(), |at| at.min(self.upkeep.next()));
+            match events.recv_deadline(next) {
                 Ok(Event::Call(call)) => {
                     let answer = self.answer(call.request);
                     // A client that left does not want its answer.
@@ -202,6 +216,7 @@ impl Daemon {
                     let _ = reply.send(self.scrape());
                 }
                 Ok(Event::Uplink) => self.look_at_uplink(),
+                Ok(Event::Objects) => self.reload_objects()?,
                 Ok(Event::Whole(whole)) => {
                     self.peers.iter_mut().for_each(|p| p.whole = whole);
                     self.publish()?;
@@ -213,6 +228,7 @@ impl Daemon {
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
+            self.drain_events();
             self.look_after()?;
         }
     }
@@ -230,6 +246,8 @@ impl Daemon {
             Request::Peers => serve::ok(self.peer_infos()),
             Request::Drops => serve::ok(self.drop_infos()),
             Request::Flows => serve::ok(self.flow_infos()),
+            Request::Policy { pod } => serve::ok(self.policy_report(pod.as_deref())),
+            Request::Events { after } => serve::ok(self.event_report(after)),
             Request::Trace(t) => reply(self.trace(&t)),
             Request::Config => serve::ok(control::api::ConfigReport { toml: self.config.to_toml() }),
         }
@@ -240,8 +258,28 @@ impl Daemon {
         if self.waiting.is_some() {
             return Ok(());
         }
-        let snapshot = compile(&self.facts, &self.peers, &self.ports);
+        let mut snapshot = compile(&self.facts, &self.peers, &self.ports);
+        snapshot.policy = Arc::clone(self.guard.compiled());
+        snapshot.guards = self.guard.of_ports(&self.ports);
         self.switch.publish(snapshot).map(|_| ())
+    }
+
+    /// Compiles policy for the pods there are.
+    fn compile_policy(&mut self) {
+        self.guard.compile(self.attached.values().map(|a| (&a.record.pod, a.record.addresses.as_slice())));
+        self.logging = self.guard.logs();
+    }
+
+    /// The store's objects as they are now, in force everywhere when this returns.
+    fn reload_objects(&mut self) -> Result<(), SwitchError> {
+        if !self.guard.reload() {
+            return Ok(());
+        }
+        self.compile_policy();
+        for problem in self.guard.problems() {
+            tracing::warn!(target: "policy", "{problem}");
+        }
+        self.publish()
     }
 
     fn problem_list(&self) -> Vec<String> {

@@ -10,6 +10,7 @@ use control::attachments::Attachment;
 use control::ipam::IpamError;
 use control::mac::Mac;
 use ipnet::IpNet;
+use policy::conntrack::Opener;
 
 use super::attach::{self, AttachError, Opened};
 use super::{Attached, Daemon, chain, keeper_link::names};
@@ -100,6 +101,7 @@ impl Daemon {
             stats: port_stats(self.switch.workers()),
         }));
         self.attached.insert(id.clone(), Attached { record, port });
+        self.compile_policy();
         self.publish().map_err(|e| internal(&e))?;
         self.read(port, (halves.rx, halves.fd)).map_err(|e| internal(&e))
     }
@@ -132,6 +134,7 @@ impl Daemon {
                 waiting.retain(|(port, _)| *port != a.port);
             }
             let old = self.ports.get_mut(a.port as usize).and_then(Option::take);
+            self.compile_policy();
             for failed in [self.publish().err(), self.switch.remove_port(a.port).err()].into_iter().flatten()
             {
                 tracing::error!(%id, err = %chain(&failed), "unplug");
@@ -174,7 +177,16 @@ impl Daemon {
     /// Removes all there is of an attachment; reports the first failure after trying everything.
     pub(super) fn detach(&mut self, id: &AttachmentId) -> Result<(), ApiError> {
         let record = self.attached.get(id).map(|a| a.record.clone());
+        let port = self.attached.get(id).map(|a| a.port);
         self.unplug(id);
+        if let (Some(record), Some(port)) = (&record, port) {
+            // The next pod with this address, or at this port, inherits nothing.
+            let table = self.switch.conntrack();
+            table.forget_opener(Opener::Port(port));
+            record.addresses.iter().for_each(|a| {
+                table.forget_addr(encap::from_ip(*a));
+            });
+        }
         let mut failed = None;
         if let Some(record) = record
             && let Ok(ns) = attach::reopen_netns(&record)

@@ -8,8 +8,11 @@ use encap::to_ip;
 use super::Daemon;
 use crate::compile::PeerFacts;
 use crate::counters::DropReason;
+use crate::datapath::opened_by;
 use crate::fib::NextHop;
+use crate::judge::Ends;
 use crate::pipeline::{Action, PEER_BIT};
+use crate::worker::FlowRow;
 use crate::snapshot::Snapshot;
 
 /// Flows told of each worker at most.
@@ -43,6 +46,9 @@ impl Daemon {
             received: totals.received,
             delivered: totals.to_pods + totals.to_host + totals.to_peers + totals.answered,
             dropped: totals.dropped(),
+            policies: self.guard.world().policies.len() as u64,
+            policy_problems: self.guard.problems(),
+            connections: self.switch.conntrack().len(),
         }
     }
 
@@ -110,6 +116,22 @@ impl Daemon {
         }
     }
 
+    /// The rules that decided about a flow: for a reply, those of the flow it answers.
+    fn flow_rules(&self, snap: &Snapshot, f: &FlowRow) -> [Option<String>; 2] {
+        let from = (f.key.ingress & PEER_BIT == 0).then_some(f.key.ingress);
+        let to = match f.remembered.action {
+            Action::Port(id) => Some(id),
+            _ => None,
+        };
+        let ends = Ends { from, to };
+        match f.remembered.track {
+            Some((_, policy::conntrack::Direction::Reply)) => {
+                self.deciding(snap, ends.reversed(), &opened_by(&f.key))
+            }
+            _ => self.deciding(snap, ends, &f.key),
+        }
+    }
+
     pub(super) fn drop_infos(&self) -> Vec<DropInfo> {
         let happened = self.switch.totals().drops;
         let row = |reason: &DropReason| DropInfo {
@@ -126,7 +148,10 @@ impl Daemon {
         self.switch
             .flows(FLOWS)
             .iter()
-            .map(|f| FlowInfo {
+            .map(|f| (f, self.flow_rules(&snap, f)))
+            .map(|(f, [egress, ingress_rule])| FlowInfo {
+                egress,
+                ingress_rule,
                 worker: f.worker as u32,
                 ingress: ingress(&snap, f.key.ingress),
                 src: addr(f.key.src),
@@ -143,7 +168,7 @@ impl Daemon {
     }
 }
 
-fn port_name(snap: &Snapshot, id: u32) -> String {
+pub(super) fn port_name(snap: &Snapshot, id: u32) -> String {
     snap.port(id).map_or_else(|| format!("port {id}"), |p| p.name.clone())
 }
 
@@ -151,7 +176,7 @@ fn peer_name(snap: &Snapshot, i: u32) -> String {
     snap.peers.get(i as usize).map_or_else(|| format!("peer {i}"), |p| p.name.clone())
 }
 
-fn ingress(snap: &Snapshot, id: u32) -> String {
+pub(super) fn ingress(snap: &Snapshot, id: u32) -> String {
     if id & PEER_BIT == 0 { port_name(snap, id) } else { format!("node {}", peer_name(snap, id & !PEER_BIT)) }
 }
 

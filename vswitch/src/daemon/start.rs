@@ -16,13 +16,17 @@ use control::ipam::Ipam;
 use control::mac::Mac;
 use crossbeam::channel::{Sender, bounded};
 use ipnet::IpNet;
+use policy::conntrack::{Opener, Tuple};
 
 use super::attach::{self, Opened};
+use super::guard::Guard;
 use super::keeper::RESTARTS;
 use super::keeper_link::{KeeperLink, names};
+use super::policy_report::Told;
 use super::upkeep::Upkeep;
 use super::{Daemon, DaemonError, Event, chain, masquerade, metrics, node, pods, serve, uplinks, watch};
 use crate::compile::{NodeFacts, PeerFacts};
+use crate::conntrack::{self, Conntrack};
 use crate::counters::port_stats;
 use crate::datapath::Sizes;
 use crate::snapshot::{Port, PortKind, peer_stats};
@@ -101,8 +105,15 @@ fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::Path
     // Needs the interface up; a kernel that refuses gets single packets (performance over nothing at all).
     let gso_write = crate::port::tap::probe_gso_write(&host).unwrap_or(true);
     let (workers, whole) = uplinks.into_workers(&config)?;
+    let conntrack = Arc::new(take_conntrack(&keeper, &mut held, &config, &alive)?);
+    let node_addrs = host_addresses(&facts);
+    let guard = Guard::open(&config.node.name, node_addrs, config.manifests.as_deref(), &config.node.state_dir);
     let mut daemon = Daemon {
-        switch: Switch::start(workers, Sizes::default())?,
+        switch: Switch::start(workers, Sizes::default(), conntrack)?,
+        guard,
+        logging: false,
+        told: Told::default(),
+        swept: 0,
         config,
         state,
         ipam,
@@ -127,6 +138,9 @@ fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::Path
     daemon.level_mtu();
     // Whatever changes from now on is heard of; what has changed meanwhile is seen by the first look.
     watch::uplink(&daemon.config.node.uplink, events.clone())?;
+    if let Some(dir) = &daemon.config.manifests {
+        watch::manifests(dir, events.clone())?;
+    }
     daemon.look_at_uplink();
     let calls = events.clone();
     serve::start(listener, calls).map_err(|err| DaemonError::Thread { what: "the control socket", err })?;
@@ -161,6 +175,52 @@ fn metrics_listener(config: &Config, restored: bool) -> Result<Option<TcpListene
         }
         other => Ok(other.transpose()?),
     }
+}
+
+/// The node's own addresses as policy sees them: those of the underlay, and those in the pod ranges.
+fn host_addresses(facts: &NodeFacts) -> Vec<IpAddr> {
+    let routers = [facts.router(false), facts.router(true)].into_iter().flatten();
+    facts.addresses.iter().copied().chain(routers).collect()
+}
+
+/// The connection table the keeper held, or a new one. Flows stay with the pod or peer that has their opener's address
+/// now; what is nobody's any more goes.
+fn take_conntrack(
+    keeper: &KeeperLink,
+    held: &mut BTreeMap<String, OwnedFd>,
+    config: &Config,
+    alive: &[Attachment],
+) -> Result<Conntrack, DaemonError> {
+    // Ports are numbered in the order they are taken up, behind the host's.
+    let pods: BTreeMap<u128, u32> = (1..)
+        .zip(alive)
+        .flat_map(|(port, a)| a.addresses.iter().map(move |addr| (encap::from_ip(*addr), port)))
+        .collect();
+    let whose = |opener: Opener, tuple: &Tuple| {
+        if let Some(port) = pods.get(&tuple.src) {
+            return Some(Opener::Port(*port));
+        }
+        let src = encap::to_ip(tuple.src);
+        let peer = config.peers.iter().position(|p| p.pod_cidrs.iter().any(|net| net.contains(&src)));
+        match (peer, opener) {
+            (Some(i), _) => Some(Opener::Peer(i as u32)),
+            (None, Opener::Port(0)) => Some(opener),
+            (None, _) => None,
+        }
+    };
+    let seeds = crate::switch::random_seed();
+    if let Some(memory) = held.remove(names::CONNTRACK) {
+        match conntrack::open(&memory, seeds, whose) {
+            Ok((table, adopted)) => {
+                tracing::info!(flows = adopted.kept, dropped = adopted.dropped, "connections taken over");
+                return Ok(table);
+            }
+            Err(err) => tracing::warn!(err = %chain(&err), "the kept connection table is of no use"),
+        }
+    }
+    let memory = conntrack::memory()?;
+    keeper.put(names::CONNTRACK, &memory).map_err(DaemonError::Keeper)?;
+    Ok(conntrack::open(&memory, seeds, |_, _| None)?.0)
 }
 
 /// Takes back what a failed fresh start made.

@@ -9,7 +9,10 @@ use control::api::{ApiError, Proto, Trace, TraceReport, TraceStep, code};
 use encap::Parsed;
 use etherparse::PacketBuilder;
 
+use super::policy_report::Denied;
 use super::{Daemon, report};
+use crate::datapath::asked_of;
+use crate::judge::Ends;
 use crate::pipeline::{self, Action, Admit, Explain, Ingress};
 use crate::snapshot::{GATEWAY_MAC, Port, PortKind, Snapshot};
 
@@ -33,45 +36,59 @@ impl Daemon {
         else {
             return Err(ApiError::new(code::UNKNOWN_CONTAINER, format!("no pod {:?} on this node", t.from)));
         };
-        explain(&snap, port, t)
+        self.explain(&snap, port, t)
     }
-}
 
-/// What would happen to the packet `t` describes when the pod behind `port` sends it.
-fn explain(snap: &Snapshot, port: &Port, t: &Trace) -> Result<TraceReport, ApiError> {
-    let family = if t.to.is_ipv6() { "IPv6" } else { "IPv4" };
-    let Some(src) = (if t.to.is_ipv6() { port.v6 } else { port.v4 }) else {
-        return Err(ApiError::new(code::UNSUPPORTED_FIELD, format!("{} has no {family} address", port.name)));
-    };
-    let bytes = packet(port, encap::to_ip(src), t)?;
-    let p = encap::parse::parse(&bytes, bytes.len(), false)
-        .map_err(|e| ApiError::new(code::INTERNAL, format!("the packet made for the trace: {e:?}")))?;
-    let mut steps = Steps::default();
-    steps.step("packet", || describe(&p, t, bytes.len()));
-    let action = match pipeline::admit(port, &p) {
-        Admit::Route => {
-            steps.step("admit", || format!("from {}: MAC {} is its own", port.name, p.src_mac));
-            pipeline::resolve(snap, Ingress::Port(port), &p, &mut steps)
-        }
-        Admit::Arp | Admit::Nd => Action::Gateway,
-        Admit::Drop(reason) => Action::Drop(reason),
-    };
-    if let Action::Peer(i) = action
-        && let Some(peer) = snap.peers.get(i as usize)
-    {
-        steps.step("tunnel", || match snap.node.tunnel {
-            Some(encap::Tunnel::Vxlan { vni }) => {
-                format!("VXLAN, VNI {vni}, to {} (VTEP {})", peer.endpoint, peer.vtep_mac)
+    /// What would happen to the packet `t` describes when the pod behind `port` sends it.
+    fn explain(&self, snap: &Snapshot, port: &Port, t: &Trace) -> Result<TraceReport, ApiError> {
+        let family = if t.to.is_ipv6() { "IPv6" } else { "IPv4" };
+        let Some(src) = (if t.to.is_ipv6() { port.v6 } else { port.v4 }) else {
+            let text = format!("{} has no {family} address", port.name);
+            return Err(ApiError::new(code::UNSUPPORTED_FIELD, text));
+        };
+        let bytes = packet(port, encap::to_ip(src), t)?;
+        let p = encap::parse::parse(&bytes, bytes.len(), false)
+            .map_err(|e| ApiError::new(code::INTERNAL, format!("the packet made for the trace: {e:?}")))?;
+        let mut steps = Steps::default();
+        steps.step("packet", || describe(&p, t, bytes.len()));
+        let action = match pipeline::admit(port, &p) {
+            Admit::Route => {
+                steps.step("admit", || format!("from {}: MAC {} is its own", port.name, p.src_mac));
+                pipeline::resolve(snap, Ingress::Port(port), &p, &mut steps)
             }
-            _ => format!("UDP to {}", peer.endpoint),
-        });
+            Admit::Arp | Admit::Nd => Action::Gateway,
+            Admit::Drop(reason) => Action::Drop(reason),
+        };
+        let ends = Ends::of(Ingress::Port(port), action);
+        let denied = match action {
+            Action::Port(_) | Action::Peer(_) => {
+                self.explain_policy(snap, ends, &asked_of(&p), &mut steps)
+            }
+            Action::Gateway | Action::Drop(_) => None,
+        };
+        if let (Action::Peer(i), None | Some(Denied::There)) = (action, denied)
+            && let Some(peer) = snap.peers.get(i as usize)
+        {
+            steps.step("tunnel", || match snap.node.tunnel {
+                Some(encap::Tunnel::Vxlan { vni }) => {
+                    format!("VXLAN, VNI {vni}, to {} (VTEP {})", peer.endpoint, peer.vtep_mac)
+                }
+                _ => format!("UDP to {}", peer.endpoint),
+            });
+        }
+        let verdict = match (action, denied) {
+            (Action::Drop(reason), _) | (_, Some(Denied::Here(reason))) => {
+                format!("dropped ({}): {}", reason.code(), reason.help())
+            }
+            (other, Some(Denied::There)) => {
+                let there = report::action(snap, other);
+                format!("delivered {there}, which drops it (policy-ingress)")
+            }
+            (other, None) => format!("delivered {}", report::action(snap, other)),
+        };
+        let delivered = !matches!(action, Action::Drop(_)) && denied.is_none();
+        Ok(TraceReport { steps: steps.0, delivered, verdict })
     }
-    let delivered = !matches!(action, Action::Drop(_));
-    let verdict = match action {
-        Action::Drop(reason) => format!("dropped ({}): {}", reason.code(), reason.help()),
-        other => format!("delivered {}", report::action(snap, other)),
-    };
-    Ok(TraceReport { steps: steps.0, delivered, verdict })
 }
 
 fn describe(p: &Parsed, t: &Trace, len: usize) -> String {

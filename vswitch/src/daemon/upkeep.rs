@@ -2,7 +2,7 @@
 //!
 //! | how often | what |
 //! |---|---|
-//! | [`PODS`] | pods whose namespace is gone without a DEL: cleared away when gone in two rounds |
+//! | [`PODS`] | expired connections, a part of the table a round; pods whose namespace is gone without a DEL: cleared away when gone in two rounds |
 //! | [`HOST`] | `vsw0`, the host's routes and settings, the nftables table, the uplink, pods' MTU |
 //!
 //! A namespace outlives its name for as long as somebody holds it, and our descriptor of the pod's interface does: the
@@ -22,6 +22,9 @@ use crate::worker::Notice;
 const PODS: Duration = Duration::from_secs(4);
 /// Between two looks at the host's side. It starts a process (`nft`), so not often.
 const HOST: Duration = Duration::from_secs(30);
+
+/// Rounds of [`PODS`] in which the whole connection table is swept.
+const SWEEPS: u32 = 8;
 
 /// When to look next.
 pub(super) struct Upkeep {
@@ -54,6 +57,7 @@ impl Daemon {
         if now >= self.upkeep.pods {
             self.upkeep.pods = now + PODS;
             self.sweep();
+            self.sweep_flows();
         }
         if now >= self.upkeep.host {
             self.upkeep.host = now + HOST;
@@ -89,6 +93,15 @@ impl Daemon {
         for id in gone.intersection(&missing) {
             self.clear_away(id);
         }
+    }
+
+    /// A part of the connection table: what has expired gives its place and quota back.
+    fn sweep_flows(&mut self) {
+        let table = self.switch.conntrack();
+        if table.is_empty() {
+            return;
+        }
+        self.swept = table.sweep(self.swept, table.slots() / SWEEPS, crate::conntrack::now()).next;
     }
 
     fn clear_away(&mut self, id: &AttachmentId) {

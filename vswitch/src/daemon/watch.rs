@@ -3,16 +3,25 @@
 //! Each sleeps in one system call, sends an [`Event`] and knows nothing else. They end with the process.
 
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
 
 use crossbeam::channel::Sender;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::inotify::{self, WatchFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::keeper_link::KeeperLink;
 use super::{DaemonError, Event};
 use crate::sys::netlink::{Event as LinkEvent, Groups, Monitor};
 use crate::sys::scm;
+
+/// After a change in the manifests, how long it must be quiet before they are read.
+const SETTLE: Duration = Duration::from_millis(10);
+/// How often a missing directory of manifests is looked for.
+const MISSING: Duration = Duration::from_secs(2);
 
 /// TERM and INT end the switch for good, HUP (from the keeper) makes way for the next one.
 pub(super) fn signals(events: &Sender<Event>) -> Result<(), DaemonError> {
@@ -50,6 +59,49 @@ pub(super) fn keeper(keeper: &KeeperLink, events: Sender<Event>) -> Result<(), D
         let _ = events.send(Event::KeeperGone);
     });
     spawned.map(|_| ()).map_err(|err| DaemonError::Thread { what: "the keeper's watch", err })
+}
+
+/// Changes in the directory of manifests. A burst of changes is one event: writers make many small ones.
+pub(super) fn manifests(dir: &Path, events: Sender<Event>) -> Result<(), DaemonError> {
+    let failed = |err: rustix::io::Errno| DaemonError::Thread { what: "the manifests' watch", err: err.into() };
+    let inotify = inotify::init(inotify::CreateFlags::CLOEXEC).map_err(failed)?;
+    let wanted = WatchFlags::CLOSE_WRITE
+        | WatchFlags::CREATE
+        | WatchFlags::DELETE
+        | WatchFlags::MOVED_FROM
+        | WatchFlags::MOVED_TO
+        | WatchFlags::DELETE_SELF
+        | WatchFlags::MOVE_SELF;
+    let dir = dir.to_owned();
+    let watch = move |inotify: &OwnedFd| inotify::add_watch(inotify, &dir, wanted);
+    let mut watching = watch(&inotify).is_ok();
+    let spawned = std::thread::Builder::new().name("manifests-watch".into()).spawn(move || {
+        let mut buffer = [0; 4096];
+        loop {
+            // A directory that is not there (any more) is looked for now and then.
+            let patience = (!watching).then(|| timespec(MISSING));
+            match poll(&mut [PollFd::new(&inotify, PollFlags::IN)], patience.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(err) => return tracing::error!(%err, "manifests are not watched any more"),
+            }
+            let before = watching;
+            watching = watch(&inotify).is_ok();
+            let drain = || poll(&mut [PollFd::new(&inotify, PollFlags::IN)], Some(&timespec(SETTLE)));
+            let mut changed = before != watching;
+            while matches!(drain(), Ok(n) if n > 0) {
+                changed = true;
+                let _ = rustix::io::read(&inotify, &mut buffer);
+            }
+            if changed && events.send(Event::Objects).is_err() {
+                return;
+            }
+        }
+    });
+    spawned.map(|_| ()).map_err(|err| DaemonError::Thread { what: "the manifests' watch", err })
+}
+
+fn timespec(d: Duration) -> rustix::event::Timespec {
+    rustix::event::Timespec { tv_sec: d.as_secs() as i64, tv_nsec: i64::from(d.subsec_nanos()) }
 }
 
 /// Link messages about the uplink.

@@ -35,7 +35,7 @@ use crate::snapshot::{GATEWAY_MAC, Port, PortKind, Snapshot};
 use crate::uplink::UplinkTx;
 
 pub use track::Remembered;
-pub(crate) use track::asked;
+pub(crate) use track::{asked, asked_of, opened_by};
 
 /// How large a worker's tables and pools are.
 #[derive(Clone, Copy, Debug)]

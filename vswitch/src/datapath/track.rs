@@ -271,8 +271,13 @@ pub(crate) fn asked(key: &FlowKey) -> Asked {
     Asked { src: key.src, dst: key.dst, proto: key.proto, sport: key.sport, dport: key.dport }
 }
 
+/// A parsed packet, as policy is asked about it.
+pub(crate) fn asked_of(p: &Parsed) -> Asked {
+    Asked { src: p.src, dst: p.dst, proto: p.proto, sport: p.sport, dport: p.dport }
+}
+
 /// The first packet of the flow that the packet with this key answers.
-fn opened_by(key: &FlowKey) -> FlowKey {
+pub(crate) fn opened_by(key: &FlowKey) -> FlowKey {
     let reply = FlowKey { ingress: PEER_BIT, ..key.reply(PEER_BIT) };
     let request = match (key.proto, key.sport >> 8) {
         (proto::ICMP, 0) => 8 << 8,

@@ -1,0 +1,144 @@
+//! Policy as the control thread holds it: objects from the store, compiled for the ports of this node.
+//!
+//! Owned by the control thread. A change of the objects or of the attached pods goes through the same compile, which
+//! recomputes what it touches; the result becomes part of the next snapshot. A pod is compiled before its port is read
+//! by anybody, so its isolation is in force before its first packet.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use control::api::PodId;
+use control::store::{LocalPod, Manifests, NodeAddrs, Objects, Problem};
+use policy::model::{Direction, EndpointId, RuleAction, World};
+use policy::{Compiled, Compiler, EndpointPolicy};
+
+use crate::snapshot::{Port, PortKind};
+
+/// Where objects come from.
+enum Store {
+    /// Nowhere is configured: there are none.
+    None(Objects),
+    /// A directory.
+    Manifests(Box<Manifests>),
+}
+
+/// Objects, and what they were compiled to.
+pub(super) struct Guard {
+    store: Store,
+    node: NodeAddrs,
+    world: World,
+    compiler: Compiler,
+    compiled: Arc<Compiled>,
+    /// What is odd about pods and tiers together, beside what is odd about single objects.
+    problems: Vec<Problem>,
+}
+
+impl Guard {
+    /// Reads the manifests, if a directory is configured; what was in force before a restart stays where they are broken.
+    pub(super) fn open(name: &str, addrs: Vec<IpAddr>, manifests: Option<&Path>, state: &Path) -> Guard {
+        let store = match manifests {
+            Some(dir) => {
+                let mut manifests = Manifests::open(dir, state);
+                manifests.reload();
+                Store::Manifests(Box::new(manifests))
+            }
+            None => Store::None(Objects::new()),
+        };
+        Guard {
+            store,
+            node: NodeAddrs { name: name.into(), addrs },
+            world: World::default(),
+            compiler: Compiler::new(),
+            compiled: Arc::new(Compiled::empty()),
+            problems: Vec::new(),
+        }
+    }
+
+    /// Reads what changed; true when something in force, or a problem, did.
+    pub(super) fn reload(&mut self) -> bool {
+        match &mut self.store {
+            Store::None(_) => false,
+            Store::Manifests(manifests) => manifests.reload(),
+        }
+    }
+
+    /// Compiles for these pods.
+    pub(super) fn compile<'a>(&mut self, pods: impl Iterator<Item = (&'a PodId, &'a [IpAddr])>) {
+        let local: Vec<LocalPod> = pods
+            .map(|(pod, addrs)| LocalPod {
+                namespace: pod.namespace.as_str().into(),
+                name: pod.name.as_str().into(),
+                addrs: addrs.to_vec(),
+            })
+            .collect();
+        let objects = match &mut self.store {
+            Store::None(objects) => objects,
+            Store::Manifests(manifests) => manifests.objects(),
+        };
+        (self.world, self.problems) = objects.world(&local, &self.node);
+        let pods = local.into_iter().map(|p| EndpointId::Pod { namespace: p.namespace, name: p.name });
+        let ids: Vec<EndpointId> = pods.chain(self.hosts()).collect();
+        self.compiled = self.compiler.update(&self.world, &ids);
+    }
+
+    /// Host endpoints of this node: those with an address of it.
+    fn hosts(&self) -> impl Iterator<Item = EndpointId> {
+        let own = |addrs: &[IpAddr]| addrs.iter().any(|a| self.node.addrs.contains(a));
+        let hosts = self.world.endpoints.iter().filter(|e| matches!(e.id, EndpointId::Host { .. }));
+        hosts.filter(move |e| own(&e.addrs)).map(|e| e.id.clone())
+    }
+
+    /// The tables in force.
+    pub(super) fn compiled(&self) -> &Arc<Compiled> {
+        &self.compiled
+    }
+
+    /// Everything policy is decided from.
+    pub(super) fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// The policy of each port, by index. Of several host endpoints of this node the first by name counts.
+    pub(super) fn of_ports(&self, ports: &[Option<Arc<Port>>]) -> Vec<Option<Arc<EndpointPolicy>>> {
+        let host = self.hosts().min();
+        let of = |port: &Port| match port.kind {
+            PortKind::Host => host.clone(),
+            PortKind::Pod => endpoint_of(&port.name),
+        };
+        ports.iter().map(|p| self.compiled.endpoint(&of(p.as_ref()?)?).cloned()).collect()
+    }
+
+    /// What is not as somebody wrote it.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let objects = match &self.store {
+            Store::None(_) => Vec::new(),
+            Store::Manifests(manifests) => manifests.problems(),
+        };
+        objects.iter().chain(&self.problems).map(ToString::to_string).collect()
+    }
+
+    /// Does a Log rule apply anywhere here?
+    pub(super) fn logs(&self) -> bool {
+        let logs = |e: &EndpointPolicy| {
+            [Direction::Ingress, Direction::Egress].into_iter().filter_map(|d| e.table(d)).any(|table| {
+                table.rules().any(|r| r.rule.is_some_and(|rule| rule.action == RuleAction::Log))
+            })
+        };
+        self.compiled.endpoints().any(|(_, e)| logs(e))
+    }
+}
+
+/// The endpoint with a port's name, `namespace/pod`.
+pub(super) fn endpoint_of(name: &str) -> Option<EndpointId> {
+    let (namespace, name) = name.split_once('/')?;
+    Some(EndpointId::Pod { namespace: namespace.into(), name: name.into() })
+}
+
+/// A pod's name as ports have it; none for a host endpoint.
+pub(super) fn pod_name(id: &EndpointId) -> Option<String> {
+    match id {
+        EndpointId::Pod { namespace, name } => Some(format!("{namespace}/{name}")),
+        EndpointId::Host { .. } => None,
+    }
+}
