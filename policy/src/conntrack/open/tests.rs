@@ -3,7 +3,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::super::fixture::*;
-use super::super::{Config, Direction, Geometry, Held, Limits, Tracked};
+use super::super::{Config, Direction, Geometry, Held, Limits, State, Tracked};
 use super::*;
 
 const OTHER: Transport = Transport::Other;
@@ -116,39 +116,85 @@ fn a_full_table_gives_up_half_open_flows_and_never_established_ones() {
     assert_eq!(table.len(), u64::from(slots), "expired ones make room");
 }
 
+/// Another worker has announced the same flow, the other way, and not yet looked for rivals.
+#[test]
+fn of_two_pending_entries_the_lower_one_stays() {
+    let t = udp(1, 2, 5000, 53);
+    // The rival stands in one of the two buckets, so the new entry goes into the other.
+    for (bucket, lower) in [(0, true), (1, false)] {
+        let table = tiny(5, 8);
+        let (key, from_b) = back(&t).key();
+        let index = bucket * WAYS as u32 + 3;
+        let rival = table.entry(index).unwrap();
+        let pending = rival.claim(rival.control()).unwrap().pending(State::UdpUnreplied, from_b, EPOCH(1));
+        quota::count(table.row(Opener::Port(1)).unwrap(), true);
+        let identity = Identity { key, opener: Opener::Port(1) };
+        rival.publish(&identity, Rules::default(), at(0), pending);
+        table.tags(bucket).set(3, table.home(&key).tag);
+        assert_eq!(table.lookup(&t, at(0)), None, "it is not there before it is live");
+
+        let opened = open(&table, &t, 0, 0).unwrap();
+        assert_eq!(opened.fresh, !lower);
+        assert_eq!(opened.found.slot.index == index, lower);
+        assert_eq!(opened.found.direction == Direction::Reply, lower);
+        assert_eq!(rival.change(pending, pending.live()), lower, "a killed worker notices");
+        assert_eq!(table.lookup(&t, at(0)), Some(opened.found));
+        assert_eq!(table.held(Opener::Port(u32::from(lower))), Some(Held { half_open: 1, total: 1 }));
+        check_at_rest(&table);
+    }
+}
+
 /// Both directions of one flow, opened by several threads at the same moment: one entry, opened once.
 #[test]
 fn one_flow_opened_by_many_at_once_has_one_entry() {
-    const THREADS: u32 = 4;
-    const ROUNDS: u16 = 2000;
+    const THREADS: u32 = 3;
+    const ROUNDS: u16 = 4000;
     let table = tiny(1 << 20, 1 << 20);
-    let (barrier, fresh) = (Barrier::new(THREADS as usize), AtomicU32::new(0));
+    let barrier = Barrier::new(THREADS as usize);
+    let (fresh, ready, wrong) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
+    // Counted and not asserted: a thread that panics leaves the others at the barrier.
+    let expect = |right: bool| {
+        wrong.fetch_add(u32::from(!right), Relaxed);
+    };
+    let race = |id: u32| {
+        for round in 0..ROUNDS {
+            let t = udp(1, 2, round, 53);
+            let t = if id.is_multiple_of(2) { t } else { back(&t) };
+            barrier.wait();
+            // A barrier wakes threads one by one, further apart than opening takes: meet by spinning.
+            let met = u32::from(round + 1) * THREADS;
+            ready.fetch_add(1, Relaxed);
+            for _ in 0..10_000 {
+                if ready.load(Relaxed) >= met {
+                    break;
+                }
+                std::hint::spin_loop();
+            }
+            let opened = open(&table, &t, id % 3, 0);
+            fresh.fetch_add(opened.map_or(0, |opened| u32::from(opened.fresh)), Relaxed);
+            barrier.wait();
+            let lives = table.lookup(&t, at(0)).map(|found| found.slot);
+            expect(lives.is_some());
+            expect(opened.is_ok_and(|Opened { found, .. }| {
+                let step = table.packet(found.slot, found.direction, OTHER, at(0));
+                (step == Step::Pass) == (Some(found.slot) == lives)
+            }));
+            barrier.wait();
+            if id == 0 {
+                expect(fresh.swap(0, Relaxed) == 1);
+                expect(table.forget_addr(host(1)) == 1);
+            }
+        }
+    };
     std::thread::scope(|scope| {
         for id in 0..THREADS {
-            let (table, barrier, fresh) = (&table, &barrier, &fresh);
-            scope.spawn(move || {
-                for round in 0..ROUNDS {
-                    let t = udp(1, 2, round, 53);
-                    let t = if id % 2 == 0 { t } else { back(&t) };
-                    barrier.wait();
-                    let opened = open(table, &t, id % 3, 0).unwrap();
-                    fresh.fetch_add(u32::from(opened.fresh), Relaxed);
-                    barrier.wait();
-                    let found = table.lookup(&t, at(0)).expect("it was opened");
-                    let slot = opened.found.slot;
-                    let step = table.packet(slot, opened.found.direction, OTHER, at(0));
-                    assert_eq!(step == Step::Pass, slot == found.slot, "another slot is nobody's");
-                    barrier.wait();
-                    if id == 0 {
-                        assert_eq!(fresh.swap(0, Relaxed), 1, "opened once");
-                        check_at_rest(table);
-                        assert_eq!(table.forget_addr(host(1)), 1);
-                        check_at_rest(table);
-                    }
-                }
-            });
+            let race = &race;
+            scope.spawn(move || race(id));
         }
     });
+    assert_eq!(wrong.into_inner(), 0);
+    assert!(table.is_empty());
+    check_at_rest(&table);
 }
 
 /// Workers, a sweeper and a control thread over few flows and fewer entries, with time moving.
