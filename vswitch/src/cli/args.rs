@@ -42,6 +42,15 @@ pub enum Command {
         /// Also the reasons that never occurred.
         #[arg(long)]
         all: bool,
+        /// Go on telling single drops, with pods and the rule that decided, and flows that match Log rules.
+        #[arg(short, long, conflicts_with = "all")]
+        follow: bool,
+    },
+    /// The policy rules that apply, in order, with the flows they decided.
+    Policy {
+        /// Only this pod's; without a namespace, `default`.
+        #[arg(value_name = "NS/POD", value_parser = pod)]
+        pod: Option<String>,
     },
     /// Cached flows and what is done with them.
     Flows,

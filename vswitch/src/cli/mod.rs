@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use control::api::{
-    ConfigReport, DropInfo, FlowInfo, PeerInfo, PortInfo, Request, RouteInfo, StatusReport, TraceReport,
+    ConfigReport, DropInfo, EventReport, FlowInfo, PeerInfo, PortInfo, Request, RouteInfo, StatusReport, TraceReport,
 };
 use control::client::{Client, ClientError};
 use serde::Serialize;
@@ -27,6 +27,8 @@ pub use args::{Args, CheckArgs, Command, Target, TraceArgs};
 
 /// How long the daemon is given.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How often events are asked for.
+const FOLLOW: Duration = Duration::from_millis(200);
 
 /// The answer is no.
 const NO: u8 = 1;
@@ -101,9 +103,14 @@ impl Asker<'_> {
             Command::Routes => self.list::<RouteInfo>(&Request::Routes, show::routes),
             Command::Peers => self.list::<PeerInfo>(&Request::Peers, show::peers),
             Command::Flows => self.list::<FlowInfo>(&Request::Flows, show::flows),
-            Command::Drops { all } => {
+            Command::Drops { follow: true, .. } => self.follow(),
+            Command::Drops { all, .. } => {
                 let all = *all;
                 self.list::<DropInfo>(&Request::Drops, move |drops| show::drops(drops, all))
+            }
+            Command::Policy { pod } => {
+                self.show(&Request::Policy { pod: pod.clone() }, show::policy)?;
+                Ok(0)
             }
             Command::Config => {
                 self.show(&Request::Config, |config: &ConfigReport| config.toml.clone())?;
@@ -115,6 +122,30 @@ impl Asker<'_> {
             }
             // Both are answered without the daemon, by the caller.
             Command::Check(_) | Command::Lab(_) => Ok(0),
+        }
+    }
+
+    /// Tells events as they happen, until nobody reads them.
+    fn follow(&self) -> Result<u8, CliError> {
+        let mut client = Client::connect(self.socket, TIMEOUT)?;
+        let mut report: EventReport = client.call(&Request::Events { after: u64::MAX })?;
+        let mut lost = report.lost;
+        loop {
+            report = client.call(&Request::Events { after: report.next })?;
+            for event in &report.events {
+                if self.json {
+                    let mut line = serde_json::to_string(event).map_err(CliError::Json)?;
+                    line.push('\n');
+                    say(&line)?;
+                } else {
+                    say(&show::event(event))?;
+                }
+            }
+            if report.lost > lost {
+                complain(&format!("{} events were lost: too many at once", report.lost - lost));
+                lost = report.lost;
+            }
+            std::thread::sleep(FOLLOW);
         }
     }
 

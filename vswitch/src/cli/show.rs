@@ -2,7 +2,9 @@
 
 use std::fmt::{Display, Write as _};
 
-use control::api::{DropInfo, FlowInfo, PeerInfo, PortInfo, RouteInfo, RouteKind, StatusReport};
+use control::api::{
+    DropInfo, EventInfo, EventKind, FlowInfo, PeerInfo, PolicyReport, PortInfo, RouteInfo, RouteKind, StatusReport,
+};
 
 use super::table::Column::{Left, Right};
 use super::table::{Table, bytes, duration};
@@ -39,8 +41,88 @@ pub(super) fn status(s: &StatusReport) -> String {
     line("addresses", format!("{} of {} in use", s.addresses_used, total(s.addresses_total)));
     line("peers", s.peers.to_string());
     line("workers", format!("{}, {}, tables number {}", s.workers, plural(s.flows, "flow"), s.epoch));
+    line("policy", policy_line(s));
     line("frames", format!("{} received, {} delivered, {} dropped", s.received, s.delivered, s.dropped));
     out
+}
+
+fn policy_line(s: &StatusReport) -> String {
+    let mut text = format!(
+        "{}, {} tracked",
+        if s.policies == 1 { "1 policy".to_owned() } else { format!("{} policies", s.policies) },
+        plural(s.connections, "connection")
+    );
+    for problem in &s.policy_problems {
+        let _ = write!(text, "\n            ! {problem}");
+    }
+    text
+}
+
+/// Rules in order of evaluation, pod by pod.
+pub(super) fn policy(report: &PolicyReport) -> String {
+    let mut out = format!(
+        "{} policies and {} endpoints are known here\n",
+        report.policies, report.endpoints
+    );
+    for problem in &report.problems {
+        let _ = writeln!(out, "! {problem}");
+    }
+    if report.rules.is_empty() {
+        out.push_str("no rule applies: everything is allowed\n");
+        return out;
+    }
+    let mut table = Table::new([
+        Left("POD"),
+        Left("DIRECTION"),
+        Left("TIER"),
+        Left("POLICY"),
+        Right("RULE"),
+        Right("FLOWS"),
+        Left("MEANING"),
+    ]);
+    for r in &report.rules {
+        table.row([
+            r.pod.clone(),
+            r.direction.clone(),
+            r.tier.clone(),
+            r.policy.clone().unwrap_or_default(),
+            r.rule.map_or_else(String::new, |n| n.to_string()),
+            r.hits.to_string(),
+            if r.staged { format!("(not enforced) {}", r.text) } else { r.text.clone() },
+        ]);
+    }
+    out.push_str(&table.render());
+    out
+}
+
+/// One line for one event.
+pub(super) fn event(e: &EventInfo) -> String {
+    let with = |addr, pod: &Option<String>, port| {
+        let end = end(addr, e.proto, port);
+        pod.as_ref().map_or(end.clone(), |pod| format!("{end} ({pod})"))
+    };
+    let what = match e.kind {
+        EventKind::Drop => format!("drop {}", e.reason),
+        EventKind::Log => format!("log {}", e.reason),
+    };
+    let seconds = e.time_ms / 1000 % 86_400;
+    let mut line = format!(
+        "{:02}:{:02}:{:02}.{:03}  {what}  at {}",
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60,
+        e.time_ms % 1000,
+        e.at
+    );
+    if e.src.is_some() {
+        let (src, dst) = (with(e.src, &e.src_pod, e.sport), with(e.dst, &e.dst_pod, e.dport));
+        let _ = write!(line, "  {} {src} to {dst}", proto(e.proto));
+    }
+    if let Some(policy) = &e.policy {
+        let _ = write!(line, "  by {policy}");
+    }
+    line.push('\n');
+    line
 }
 
 /// Ranges of IPv6 hold more addresses than a number of use.
@@ -155,6 +237,7 @@ pub(super) fn flows(flows: &[FlowInfo]) -> String {
         Right("PACKETS"),
         Right("BYTES"),
         Right("IDLE"),
+        Left("BY"),
     ]);
     for f in flows {
         table.row([
@@ -166,6 +249,7 @@ pub(super) fn flows(flows: &[FlowInfo]) -> String {
             f.packets.to_string(),
             bytes(f.bytes),
             duration(f.idle_ms),
+            f.egress.iter().chain(&f.ingress_rule).cloned().collect::<Vec<_>>().join(", "),
         ]);
     }
     table.render()

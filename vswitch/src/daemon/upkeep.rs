@@ -23,8 +23,9 @@ const PODS: Duration = Duration::from_secs(4);
 /// Between two looks at the host's side. It starts a process (`nft`), so not often.
 const HOST: Duration = Duration::from_secs(30);
 
-/// Rounds of [`PODS`] in which the whole connection table is swept.
-const SWEEPS: u32 = 8;
+/// Rounds of [`PODS`] in which the whole connection table is swept when there are [`MANY`] connections; else one does.
+const SWEEPS: u32 = 4;
+const MANY: u64 = 100_000;
 
 /// When to look next.
 pub(super) struct Upkeep {
@@ -101,7 +102,9 @@ impl Daemon {
         if table.is_empty() {
             return;
         }
-        self.swept = table.sweep(self.swept, table.slots() / SWEEPS, crate::conntrack::now()).next;
+        // A long walk is taken in parts, so that nobody waits for it.
+        let parts = if table.len() < MANY { 1 } else { SWEEPS };
+        self.swept = table.sweep(self.swept, table.slots().div_ceil(parts), crate::conntrack::now()).next;
     }
 
     fn clear_away(&mut self, id: &AttachmentId) {
