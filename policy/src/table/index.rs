@@ -196,7 +196,7 @@ impl Index {
 
     /// Do classes matter?
     pub(crate) fn by_class(&self) -> bool {
-        self.by_class.iter().any(|key| *key != NONE)
+        self.first_prefix > 1
     }
 
     /// Gives every list in which the packet's rules lie to `scan`.
@@ -349,7 +349,7 @@ impl Builder<'_> {
                 if all_closed.covers(entry) {
                     continue;
                 }
-                let ends = item.3 && entry.action() != Some(RuleAction::Log);
+                let ends = item.3 && entry.action != Some(RuleAction::Log);
                 if is_full(item) {
                     note(&mut wide, item, item.3);
                     if ends {
