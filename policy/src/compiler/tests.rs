@@ -1,8 +1,11 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 
 use super::*;
 use crate::arbitrary;
+use crate::decision::By;
 use crate::model::{L4Match, Order, Packet, Peer, Policy, PolicyKind, Ports, Rule, RuleAction, Tier};
 use crate::naive;
 use crate::selector::{Labels, Selector};
@@ -99,6 +102,35 @@ proptest! {
             agree(&world, &compiled, &packets)?;
         }
     }
+}
+
+/// What is drawn reaches every way to decide, and rules most often.
+#[test]
+fn the_draw_reaches_everything() {
+    let mut runner = TestRunner::deterministic();
+    let mut counts = [0; 6];
+    let mut logged = 0;
+    for _ in 0..300 {
+        let mut draw = |s: BoxedStrategy<_>| s.new_tree(&mut runner).expect("a draw").current();
+        let (world, packets) = draw((arbitrary::world(), vec(arbitrary::packet(), 20)).boxed());
+        for (endpoint, packet) in world.endpoints.iter().flat_map(|e| packets.iter().map(move |p| (e, p))) {
+            let decision = naive::decide(&world, endpoint, Direction::Ingress, packet, false);
+            logged += usize::from(!decision.logs.as_slice().is_empty());
+            counts[match decision.by {
+                By::Rule(_) => 0,
+                By::TierEnd(_) => 1,
+                By::Default => 2,
+                By::NoPolicy => 3,
+                By::OwnNode => 4,
+                By::Itself => 5,
+            }] += 1;
+        }
+    }
+    let all: usize = counts.iter().sum();
+    assert!(
+        counts[0] * 6 > all && counts.iter().all(|n| *n > 0) && logged > 0,
+        "{counts:?}, {logged} with logs"
+    );
 }
 
 mod sharing {
