@@ -17,6 +17,8 @@ const NAMESPACES: u32 = 100;
 const PODS: u32 = 10_000;
 const POLICIES: u32 = 2_000;
 const LOCAL: u32 = 250;
+/// The pod that is asked for.
+const SERVER: u32 = 1 << 20;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
@@ -192,7 +194,7 @@ fn compiling(c: &mut Criterion) {
 type Shape = fn(u32) -> (Rule, Packet);
 
 fn packet(src: IpAddr, proto: u8, dport: u16) -> Packet {
-    Packet { src: addr::bits(src), dst: addr::bits(pod_addr(0)), proto, sport: 40_000, dport }
+    Packet { src: addr::bits(src), dst: addr::bits(pod_addr(SERVER)), proto, sport: 40_000, dport }
 }
 
 fn by_net(i: u32) -> (Rule, Packet) {
@@ -229,7 +231,7 @@ fn deciding(c: &mut Criterion) {
             let world = World {
                 tiers: Tier::predefined().map(Arc::new).into(),
                 policies: vec![policy("one".to_owned(), Selector::All, rules, None)],
-                endpoints: (0..count).map(|i| pod(i, i % 20)).collect(),
+                endpoints: [SERVER].into_iter().chain(0..count).map(|i| pod(i, i % 20)).collect(),
                 ..World::default()
             };
             let id = &world.endpoints[0].id;

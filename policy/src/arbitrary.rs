@@ -150,8 +150,9 @@ pub(crate) fn policy() -> impl Strategy<Value = Policy> {
     ]);
     let id = (kind, of(name(&["n", "m"])), name(&["p", "q", "r", "s"]));
     let flags = (any::<[bool; 2]>(), select(vec![0u8, 0, 0, 1, 2, 3]));
-    let rules = || weighted(0.7, vec(rule(), 0..5));
-    (id, name(&["t", "u", "v", "none"]), order(), selector(), rules(), rules(), flags).prop_map(
+    let rules = || weighted(0.85, vec(rule(), 0..5));
+    let subject = prop_oneof![Just(Selector::All), selector()];
+    (id, name(&["t", "t", "u", "u", "v", "none"]), order(), subject, rules(), rules(), flags).prop_map(
         |((kind, namespace, name), tier, order, subject, ingress, egress, ([spares, delete], host))| Policy {
             staged: kind.enforced() != kind,
             staged_delete: kind.enforced() != kind && delete,
@@ -213,7 +214,7 @@ fn distinct<T, K: Ord>(list: Vec<T>, key: impl Fn(&T) -> K) -> Vec<Arc<T>> {
 }
 
 pub(crate) fn world() -> impl Strategy<Value = World> {
-    (tiers(), vec(policy(), 0..8), vec(endpoint(), 1..7), vec(set(), 0..4), vec(address(), 0..2)).prop_map(
+    (tiers(), vec(policy(), 0..12), vec(endpoint(), 1..7), vec(set(), 0..4), vec(address(), 0..2)).prop_map(
         |(tiers, policies, endpoints, sets, node_addrs)| World {
             tiers,
             policies: distinct(policies, |p| p.id.clone()),

@@ -147,7 +147,7 @@ impl Walk<'_> {
         } else if let Some((unmet, rule)) = entry.rule.as_ref().and_then(|r| r.unmet(self.seen)).zip(rule) {
             Outcome::NoMatch(self.why(unmet, rule))
         } else {
-            match entry.action() {
+            match entry.action {
                 Some(RuleAction::Allow) => Outcome::Allowed,
                 Some(RuleAction::Log) => Outcome::Logged,
                 Some(RuleAction::Pass) => {

@@ -12,6 +12,8 @@ mod tests;
 
 /// Marks "no prefix".
 const NONE: u32 = u32::MAX;
+/// With this many spans of IPv4 the search begins at the upper 16 bits.
+const MANY: usize = 4096;
 
 /// A set of prefixes, each with a number: its place in the list it was built from, which has no duplicates.
 #[derive(Debug, Default)]
@@ -19,6 +21,8 @@ pub(crate) struct Prefixes {
     /// Where a span begins, and the longest prefix that contains it.
     v4: Box<[(u32, u32)]>,
     v6: Box<[(u128, u32)]>,
+    /// How many spans of IPv4 begin before each value of the upper 16 bits; empty where there are few.
+    before: Box<[u32]>,
     /// The next shorter prefix that contains this one.
     parents: Box<[u32]>,
 }
@@ -51,8 +55,10 @@ impl Prefixes {
             close(spans, &mut open, None, end);
         }
         let [v6, v4] = spans;
-        let v4 = v4.into_iter().map(|(start, i)| (start as u32, i)).collect();
-        Prefixes { v4, v6: v6.into(), parents }
+        let v4: Box<[(u32, u32)]> = v4.into_iter().map(|(start, i)| (start as u32, i)).collect();
+        let count = |upper: u32| v4.partition_point(|(start, _)| start >> 16 < upper) as u32;
+        let before = if v4.len() < MANY { Box::default() } else { (0..=1 << 16).map(count).collect() };
+        Prefixes { v4, v6: v6.into(), before, parents }
     }
 
     /// Has it no prefix?
@@ -62,9 +68,15 @@ impl Prefixes {
 
     /// The prefixes that contain the address, longest first.
     pub(crate) fn containing(&self, a: u128) -> impl Iterator<Item = u32> + '_ {
-        let deepest =
-            if addr::is_v4(a) { last_at_most(&self.v4, a as u32) } else { last_at_most(&self.v6, a) };
+        let deepest = if addr::is_v4(a) { self.deepest_v4(a as u32) } else { last_at_most(&self.v6, a) };
         self.chain(deepest)
+    }
+
+    fn deepest_v4(&self, a: u32) -> u32 {
+        let upper = (a >> 16) as usize;
+        let Some([from, to]) = self.before.get(upper..upper + 2) else { return last_at_most(&self.v4, a) };
+        // The span that begins last before these is the one that reaches into them.
+        last_at_most(&self.v4[(*from as usize).saturating_sub(1)..*to as usize], a)
     }
 
     /// This prefix and those that contain it, longest first.

@@ -25,6 +25,8 @@ pub(crate) const ANY_CONTEXT: u8 = 0b11;
 pub(crate) struct Entry {
     /// None for the end of a tier.
     pub(crate) rule: Option<Arc<CompiledRule>>,
+    /// The rule's; none for the end of a tier.
+    pub(crate) action: Option<RuleAction>,
     /// The number behind the section's last entry.
     pub(crate) section_end: u32,
     /// Index in the table's policies.
@@ -33,12 +35,6 @@ pub(crate) struct Entry {
     pub(crate) index: u32,
     /// The contexts it counts in, one bit each.
     pub(crate) contexts: u8,
-}
-
-impl Entry {
-    pub(crate) fn action(&self) -> Option<RuleAction> {
-        self.rule.as_ref().map(|r| r.action)
-    }
 }
 
 /// A policy and the tier it is in, as a table refers to them.
@@ -96,6 +92,7 @@ pub(crate) fn entries(policies: &[Placed], host: bool) -> Vec<Entry> {
             counts |= contexts;
             made.extend((0..).zip(placed.rules.iter()).map(|(index, rule)| Entry {
                 rule: Some(rule.clone()),
+                action: Some(rule.action),
                 section_end: 0,
                 policy,
                 index,
@@ -103,7 +100,14 @@ pub(crate) fn entries(policies: &[Placed], host: bool) -> Vec<Entry> {
             }));
         }
         if part[0].stage == Stage::Normal && part[0].end == TierEnd::Deny {
-            made.push(Entry { rule: None, section_end: 0, policy: at, index: 0, contexts: counts });
+            made.push(Entry {
+                rule: None,
+                action: None,
+                section_end: 0,
+                policy: at,
+                index: 0,
+                contexts: counts,
+            });
         }
         let end = made.len() as u32;
         made[first..].iter_mut().for_each(|e| e.section_end = end);
@@ -218,7 +222,7 @@ impl Table {
                         continue;
                     }
                     if posting.exact() || entry.rule.as_ref().is_none_or(|r| r.unmet(seen).is_none()) {
-                        if entry.action() == Some(RuleAction::Log) {
+                        if entry.action == Some(RuleAction::Log) {
                             logs.note(number);
                         } else {
                             best = number;
@@ -229,7 +233,7 @@ impl Table {
             });
             logs.truncate(best);
             let Some(entry) = self.entries.get(best as usize) else { return (None, logs) };
-            match entry.action() {
+            match entry.action {
                 Some(RuleAction::Pass | RuleAction::Log) => cursor = entry.section_end,
                 Some(RuleAction::Allow) => return (Some((true, By::Rule(best))), logs),
                 Some(RuleAction::Deny) => return (Some((false, By::Rule(best))), logs),

@@ -32,6 +32,9 @@ struct Form {
 struct InOrder {
     form: u64,
     stage: Stage,
+    subject: u32,
+    /// Has rules for ingress, for egress.
+    directions: [bool; 2],
     staged: Enforcement,
 }
 
@@ -183,7 +186,9 @@ impl Policies {
                 };
                 let rank = *ranks.get(&*p.tier)?;
                 let stage = Stage::of(p);
-                let made = InOrder { form: f.serial, stage, staged: enforcement };
+                let directions = [f.ingress.is_some(), f.egress.is_some()];
+                let made =
+                    InOrder { form: f.serial, stage, subject: f.subject, directions, staged: enforcement };
                 Some(((stage, rank, p.order, p.sort_key(), f.serial), made))
             })
             .collect();
@@ -201,10 +206,9 @@ impl Policies {
     ) -> Applying {
         let (mut enforced, mut staged) = (Vec::new(), Vec::new());
         for entry in &self.order {
-            let form = &self.forms[&entry.form];
             if !host && entry.stage != Stage::Normal
-                || form.rules(direction).is_none()
-                || !selectors.bitmap(form.subject).contains(member)
+                || !entry.directions[direction as usize]
+                || !selectors.bitmap(entry.subject).contains(member)
             {
                 continue;
             }

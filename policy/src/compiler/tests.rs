@@ -1,10 +1,22 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 
 use super::*;
 use crate::arbitrary;
-use crate::model::Packet;
+use crate::decision::By;
+use crate::model::{L4Match, Order, Packet, Peer, Policy, PolicyKind, Ports, Rule, RuleAction, Tier};
 use crate::naive;
+use crate::selector::{Labels, Selector};
+
+const _: fn() = || {
+    fn shared_by_threads<T: Send + Sync>() {}
+    fn moved_to_a_thread<T: Send>() {}
+    shared_by_threads::<Compiled>();
+    shared_by_threads::<Table>();
+    moved_to_a_thread::<Compiler>();
+};
 
 fn all(world: &World) -> Vec<EndpointId> {
     world.endpoints.iter().map(|e| e.id.clone()).collect()
@@ -28,6 +40,40 @@ fn agree(world: &World, compiled: &Compiled, packets: &[Packet]) -> Result<(), T
         }
     }
     Ok(())
+}
+
+fn pod(name: &str, app: &str, last: u8) -> Arc<Endpoint> {
+    Arc::new(Endpoint {
+        id: EndpointId::Pod { namespace: "ns".into(), name: name.into() },
+        labels: Labels::from_iter([("app", app)]),
+        addrs: vec![[10, 0, 0, last].into()],
+        ports: vec![],
+        default_allow: true,
+    })
+}
+
+/// Lets in whom the selector selects.
+fn rule(from: Option<&str>) -> Rule {
+    let from =
+        from.map(|text| vec![Peer { selector: Some(text.parse().expect("a selector")), ..Peer::default() }]);
+    Rule { action: RuleAction::Allow, v6: None, source: from, destination: None, l4: None, name: None }
+}
+
+fn policy(name: &str, app: &str, rules: Vec<Rule>) -> Arc<Policy> {
+    Arc::new(Policy {
+        id: PolicyId { kind: PolicyKind::NetworkPolicy, namespace: Some("ns".into()), name: name.into() },
+        tier: Tier::DEFAULT.into(),
+        order: Order(None),
+        subject: Selector::Eq("app".into(), app.into()),
+        ingress: Some(rules),
+        egress: None,
+        staged: false,
+        staged_delete: false,
+        spares_own_node: false,
+        apply_on_forward: false,
+        do_not_track: false,
+        pre_dnat: false,
+    })
 }
 
 proptest! {
@@ -58,57 +104,45 @@ proptest! {
     }
 }
 
-mod sharing {
-    use super::*;
-    use crate::model::{Order, Peer, Policy, PolicyKind, Rule, RuleAction, Tier};
-    use crate::selector::{Labels, Selector};
-
-    fn pod(name: &str, app: &str, last: u8) -> Arc<Endpoint> {
-        Arc::new(Endpoint {
-            id: EndpointId::Pod { namespace: "ns".into(), name: name.into() },
-            labels: Labels::from_iter([("app", app)]),
-            addrs: vec![[10, 0, 0, last].into()],
-            ports: vec![],
-            default_allow: true,
-        })
-    }
-
-    fn rule(from: &str) -> Rule {
-        let selector = Some(from.parse().expect("a selector"));
-        Rule {
-            action: RuleAction::Allow,
-            v6: None,
-            source: Some(vec![Peer { selector, ..Peer::default() }]),
-            destination: None,
-            l4: None,
-            name: None,
+/// What is drawn reaches every way to decide, and rules most often.
+#[test]
+fn the_draw_reaches_everything() {
+    let mut runner = TestRunner::deterministic();
+    let mut counts = [0; 6];
+    let mut logged = 0;
+    for _ in 0..300 {
+        let mut draw = |s: BoxedStrategy<_>| s.new_tree(&mut runner).expect("a draw").current();
+        let (world, packets) = draw((arbitrary::world(), vec(arbitrary::packet(), 20)).boxed());
+        for (endpoint, packet) in world.endpoints.iter().flat_map(|e| packets.iter().map(move |p| (e, p))) {
+            let decision = naive::decide(&world, endpoint, Direction::Ingress, packet, false);
+            logged += usize::from(!decision.logs.as_slice().is_empty());
+            counts[match decision.by {
+                By::Rule(_) => 0,
+                By::TierEnd(_) => 1,
+                By::Default => 2,
+                By::NoPolicy => 3,
+                By::OwnNode => 4,
+                By::Itself => 5,
+            }] += 1;
         }
     }
+    let all: usize = counts.iter().sum();
+    assert!(
+        counts[0] * 6 > all && counts.iter().all(|n| *n > 0) && logged > 0,
+        "{counts:?}, {logged} with logs"
+    );
+}
 
-    fn policy(name: &str, app: &str, rules: Vec<Rule>) -> Arc<Policy> {
-        Arc::new(Policy {
-            id: PolicyId { kind: PolicyKind::NetworkPolicy, namespace: Some("ns".into()), name: name.into() },
-            tier: Tier::DEFAULT.into(),
-            order: Order(None),
-            subject: Selector::Eq("app".into(), app.into()),
-            ingress: Some(rules),
-            egress: None,
-            staged: false,
-            staged_delete: false,
-            spares_own_node: false,
-            apply_on_forward: false,
-            do_not_track: false,
-            pre_dnat: false,
-        })
-    }
+mod sharing {
+    use super::*;
 
     /// Two pods of `a`, one of `b`; `a` lets `b` in, `b` lets `c` in.
     fn world() -> World {
         World {
             tiers: Tier::predefined().map(Arc::new).into(),
             policies: vec![
-                policy("for-a", "a", vec![rule("app == 'b'")]),
-                policy("for-b", "b", vec![rule("app == 'c'")]),
+                policy("for-a", "a", vec![rule(Some("app == 'b'"))]),
+                policy("for-b", "b", vec![rule(Some("app == 'c'"))]),
             ],
             endpoints: vec![pod("a1", "a", 1), pod("a2", "a", 2), pod("b", "b", 3)],
             ..World::default()
@@ -146,7 +180,7 @@ mod sharing {
         world.endpoints.push(pod("c", "c", 5));
         let third = compiler.update(&world, &local);
         assert!(Arc::ptr_eq(table(&first, "a1"), table(&third, "a1")));
-        world.policies[1] = policy("for-b", "b", vec![rule("app == 'd'")]);
+        world.policies[1] = policy("for-b", "b", vec![rule(Some("app == 'd'"))]);
         let fourth = compiler.update(&world, &local);
         assert!(Arc::ptr_eq(table(&first, "a1"), table(&fourth, "a1")));
         assert!(!Arc::ptr_eq(table(&first, "b"), table(&fourth, "b")));
@@ -155,7 +189,7 @@ mod sharing {
     #[test]
     fn counts_go_on_where_the_rule_is_still_there() {
         let mut world = world();
-        world.policies[0] = policy("for-a", "a", vec![rule("app == 'b'"), rule("app == 'c'")]);
+        world.policies[0] = policy("for-a", "a", vec![rule(Some("app == 'b'")), rule(Some("app == 'c'"))]);
         let mut compiler = Compiler::new();
         let local = all(&world);
         let first = compiler.update(&world, &local);
@@ -165,8 +199,8 @@ mod sharing {
         let hits = |c: &Compiled| table(c, "a1").rules().map(|r| r.hits).collect::<Vec<_>>();
         assert_eq!(hits(&first), [3, 5, 7]);
         // Another policy before it, and the first of its rules is another one.
-        world.policies[0] = policy("for-a", "a", vec![rule("app == 'd'"), rule("app == 'c'")]);
-        world.policies.push(policy("a-first", "a", vec![rule("app == 'e'")]));
+        world.policies[0] = policy("for-a", "a", vec![rule(Some("app == 'd'")), rule(Some("app == 'c'"))]);
+        world.policies.push(policy("a-first", "a", vec![rule(Some("app == 'e'"))]));
         let second = compiler.update(&world, &local);
         assert_eq!(hits(&second), [0, 0, 5, 7]);
         // A class that is new to the table makes a new index; the counts are the same ones.
@@ -188,44 +222,20 @@ proptest! {
         ranges in vec((0u16..1000, 0u16..1000, any::<Option<bool>>(), 0usize..4), 400),
         ports in vec(0u16..1100, 50),
     ) {
-        use crate::model::{L4Match, Order, Policy, PolicyKind, Ports, Rule, RuleAction, Tier};
         let rules = ranges.into_iter().map(|(from, width, v6, action)| Rule {
             action: [RuleAction::Allow, RuleAction::Deny, RuleAction::Log, RuleAction::Log][action],
             v6,
-            source: None,
-            destination: None,
             l4: Some(vec![L4Match {
                 proto: Some(6),
                 dports: Some(vec![Ports::Range(from, from + width)]),
                 ..L4Match::default()
             }]),
-            name: None,
+            ..rule(None)
         });
-        let endpoint = Endpoint {
-            id: EndpointId::Pod { namespace: "ns".into(), name: "pod".into() },
-            labels: crate::selector::Labels::default(),
-            addrs: vec![[10, 0, 0, 1].into()],
-            ports: vec![],
-            default_allow: true,
-        };
-        let policy = Policy {
-            id: PolicyId { kind: PolicyKind::NetworkPolicy, namespace: None, name: "p".into() },
-            tier: Tier::DEFAULT.into(),
-            order: Order(None),
-            subject: crate::selector::Selector::All,
-            ingress: Some(rules.collect()),
-            egress: None,
-            staged: false,
-            staged_delete: false,
-            spares_own_node: false,
-            apply_on_forward: false,
-            do_not_track: false,
-            pre_dnat: false,
-        };
         let world = World {
             tiers: Tier::predefined().map(Arc::new).into(),
-            policies: vec![Arc::new(policy)],
-            endpoints: vec![Arc::new(endpoint)],
+            policies: vec![policy("p", "a", rules.collect())],
+            endpoints: vec![pod("a", "a", 1)],
             ..World::default()
         };
         let compiled = Compiler::new().update(&world, &all(&world));

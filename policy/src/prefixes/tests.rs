@@ -37,3 +37,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn many_prefixes_are_searched_from_their_upper_half() {
+    let nets: Vec<IpNet> = (0..MANY as u32)
+        .map(|i| std::net::Ipv4Addr::from_bits(0x0a00_0000 + i * 0x180))
+        .map(|a| IpNet::new(a.into(), 25).expect("a length"))
+        .chain(["10.0.0.0/8".parse().expect("a network")])
+        .collect();
+    let prefixes = Prefixes::build(&nets);
+    assert!(!prefixes.before.is_empty());
+    for a in (0x09ff_ff80..0x0a20_0000).step_by(0x3f).chain([0, u32::MAX]) {
+        let a = addr::bits(std::net::Ipv4Addr::from_bits(a).into());
+        let longest =
+            (0u32..).zip(&nets).filter(|(_, n)| n.contains(&addr::ip(a))).max_by_key(|(_, n)| n.prefix_len());
+        assert_eq!(prefixes.longest(a), longest.map(|(i, _)| i), "{}", addr::ip(a));
+    }
+}
