@@ -147,6 +147,18 @@ pub struct EndpointPolicy {
 }
 
 impl EndpointPolicy {
+    /// An endpoint nobody knows anything about: everything is denied.
+    #[must_use]
+    pub fn closed() -> Self {
+        Self {
+            host: false,
+            default_allow: false,
+            addrs: Box::default(),
+            ingress: Side::default(),
+            egress: Side::default(),
+        }
+    }
+
     /// No policy in either direction and nothing denied by default: no packet need be asked about.
     #[must_use]
     pub fn is_open(&self) -> bool {

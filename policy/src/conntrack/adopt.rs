@@ -18,6 +18,9 @@ use super::table::{Config, Table};
 use super::timeouts::Tick;
 use super::tuple::Tuple;
 
+/// Every way of a bucket, a bit each.
+const ALL_WAYS: u32 = (1 << WAYS) - 1;
+
 /// What became of the memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Adopted {
@@ -68,7 +71,12 @@ impl<M: Deref<Target = [AtomicU64]>> Table<M> {
             row.store(0, Relaxed);
         }
         let mut adopted = Adopted::default();
-        for index in 0..self.slots() {
+        // A bucket without a tag holds no flow. It is not even read: reading memory that was never written would take a
+        // page for it. (An entry claimed there by a process that died at that moment stays out of use; there are others.)
+        let used = |bucket: &u32| self.tags(*bucket).matches(0) != ALL_WAYS;
+        for index in
+            (0..self.layout.buckets).filter(used).flat_map(|b| b * WAYS as u32..(b + 1) * WAYS as u32)
+        {
             let Some(entry) = self.entry(index) else { continue };
             let (tags, way) = (self.tags(index / WAYS as u32), index as usize % WAYS);
             let kept = self.plausible(index, tags.get(way), now).and_then(|(control, state, identity)| {

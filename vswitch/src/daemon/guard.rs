@@ -103,10 +103,14 @@ impl Guard {
     pub(super) fn of_ports(&self, ports: &[Option<Arc<Port>>]) -> Vec<Option<Arc<EndpointPolicy>>> {
         let host = self.hosts().min();
         let of = |port: &Port| match port.kind {
-            PortKind::Host => host.clone(),
-            PortKind::Pod => endpoint_of(&port.name),
+            PortKind::Host => self.compiled.endpoint(host.as_ref()?).cloned(),
+            PortKind::Pod => {
+                let known = endpoint_of(&port.name).and_then(|id| self.compiled.endpoint(&id).cloned());
+                // Every attached pod is compiled; one that is not may not pass for one without policy.
+                Some(known.unwrap_or_else(|| Arc::new(EndpointPolicy::closed())))
+            }
         };
-        ports.iter().map(|p| self.compiled.endpoint(&of(p.as_ref()?)?).cloned()).collect()
+        ports.iter().map(|p| of(p.as_ref()?)).collect()
     }
 
     /// What is not as somebody wrote it.
@@ -121,9 +125,10 @@ impl Guard {
     /// Does a Log rule apply anywhere here?
     pub(super) fn logs(&self) -> bool {
         let logs = |e: &EndpointPolicy| {
-            [Direction::Ingress, Direction::Egress].into_iter().filter_map(|d| e.table(d)).any(|table| {
-                table.rules().any(|r| r.rule.is_some_and(|rule| rule.action == RuleAction::Log))
-            })
+            [Direction::Ingress, Direction::Egress]
+                .into_iter()
+                .filter_map(|d| e.table(d))
+                .any(|table| table.rules().any(|r| r.rule.is_some_and(|rule| rule.action == RuleAction::Log)))
         };
         self.compiled.endpoints().any(|(_, e)| logs(e))
     }

@@ -73,6 +73,29 @@ pub struct Scrape {
     pub ports: Vec<PortSample>,
     /// Other nodes.
     pub peers: Vec<PeerInfo>,
+    /// Policy rules that apply to any pod here.
+    pub rules: Vec<RuleSample>,
+    /// Objects of the store that are not in force as they are written.
+    pub policy_problems: usize,
+    /// Connections tracked.
+    pub connections: u64,
+}
+
+/// One policy rule's part of a scrape: all pods it applies to together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RuleSample {
+    /// Its tier.
+    pub tier: String,
+    /// Its policy; empty for the end of the tier.
+    pub policy: String,
+    /// `ingress` or `egress`.
+    pub direction: &'static str,
+    /// Its index in the policy; empty for the end of the tier.
+    pub rule: String,
+    /// It is counted only.
+    pub staged: bool,
+    /// Flows it decided.
+    pub flows: u64,
 }
 
 /// Opens the listener.
@@ -274,6 +297,9 @@ impl Daemon {
             totals: self.switch.totals(),
             ports: host.into_iter().chain(pods).collect(),
             peers: self.peer_infos(),
+            rules: self.rule_samples(),
+            policy_problems: self.guard.problems().len(),
+            connections: self.switch.conntrack().len(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What the daemon tells about policy: rules with their hits, why a packet may pass, drops and logs one by one.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use control::api::{EventInfo, EventKind, EventReport, PolicyReport, PolicyRule};
@@ -8,6 +9,7 @@ use encap::to_ip;
 use policy::model::{Direction, EndpointId, Packet};
 use policy::{Compiler, ExplainStep, FlowKey, Outcome, Table};
 
+use super::metrics::RuleSample;
 use super::{Daemon, guard, report};
 use crate::counters::DropReason;
 use crate::datapath::asked;
@@ -71,6 +73,24 @@ impl Daemon {
             problems: self.guard.problems(),
             rules,
         }
+    }
+
+    /// What each rule decided, added up over the tables it is in: tables are shared by pods with the same policies.
+    pub(super) fn rule_samples(&self) -> Vec<RuleSample> {
+        let mut sums: BTreeMap<RuleSample, u64> = BTreeMap::new();
+        let mut seen = HashSet::new();
+        for (_, endpoint) in self.guard.compiled().endpoints() {
+            for direction in [Direction::Ingress, Direction::Egress] {
+                let tables = [(endpoint.table(direction), false), (endpoint.staged(direction), true)];
+                for (table, staged) in tables {
+                    let Some(table) = table.filter(|t| seen.insert(Arc::as_ptr(t))) else { continue };
+                    for r in table.rules().filter(|r| !staged || r.staged) {
+                        *sums.entry(sample(direction, &r)).or_default() += r.hits;
+                    }
+                }
+            }
+        }
+        sums.into_iter().map(|(rule, flows)| RuleSample { flows, ..rule }).collect()
     }
 
     /// Writes down how policy decides about a packet at its ends, the far one included where it is known; says who
@@ -278,6 +298,17 @@ fn rows(pod: &str, direction: Direction, table: &Table, staged: bool) -> Vec<Pol
     };
     // Of a staged table, only what is not enforced is worth a line of its own.
     table.rules().filter(|r| !staged || r.staged).map(row).collect()
+}
+
+fn sample(direction: Direction, r: &policy::RuleInfo<'_>) -> RuleSample {
+    RuleSample {
+        tier: r.tier.to_owned(),
+        policy: r.policy.map(|(id, _)| id.to_string()).unwrap_or_default(),
+        direction: direction_name(direction),
+        rule: r.policy.map(|(_, index)| index.to_string()).unwrap_or_default(),
+        staged: r.staged,
+        flows: 0,
+    }
 }
 
 fn rule_name(table: &Table, by: policy::By) -> Option<String> {

@@ -63,7 +63,8 @@ pub(super) fn keeper(keeper: &KeeperLink, events: Sender<Event>) -> Result<(), D
 
 /// Changes in the directory of manifests. A burst of changes is one event: writers make many small ones.
 pub(super) fn manifests(dir: &Path, events: Sender<Event>) -> Result<(), DaemonError> {
-    let failed = |err: rustix::io::Errno| DaemonError::Thread { what: "the manifests' watch", err: err.into() };
+    let failed =
+        |err: rustix::io::Errno| DaemonError::Thread { what: "the manifests' watch", err: err.into() };
     let inotify = inotify::init(inotify::CreateFlags::CLOEXEC).map_err(failed)?;
     let wanted = WatchFlags::CLOSE_WRITE
         | WatchFlags::CREATE

@@ -29,7 +29,8 @@ pub fn create(name: &str, words: usize) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// A shared, writable mapping of a sealed memfd, starting on a page. Unmapped when dropped.
+/// A shared, writable mapping of a sealed memfd, starting on a page. Unmapped when dropped. Small pages on purpose: what is
+/// spread over the memory thinly would else take all of it.
 #[derive(Debug)]
 pub struct Mapping {
     start: NonNull<AtomicU64>,
@@ -68,9 +69,6 @@ impl Mapping {
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the range was mapped just now and is ours. It is advice about its pages, which changes no content;
-        // a kernel that does not take it says so, and small pages do as well.
-        unsafe { libc::madvise(start, size, libc::MADV_HUGEPAGE) };
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { start, words })
     }

@@ -102,14 +102,26 @@ fn what_a_dying_process_left_half_done_is_dropped() {
     assert!(entry(0).seize(entry(0).control()));
     let control = entry(1).control();
     entry(1).restore(control.pending(State::UdpUnreplied, false, EPOCH(1)));
-    let slot = flows[2].slot.index;
-    table.tags(slot / WAYS as u32).clear(slot as usize % WAYS);
     assert!(table.revoke(flows[3].slot, EPOCH(2), at(0)));
     let (next, adopted) = again(&table.memory, 0);
-    assert_eq!(adopted, Adopted { formatted: false, kept: 16, dropped: 4 });
-    assert_eq!(next.len(), 16);
+    assert_eq!(adopted, Adopted { formatted: false, kept: 17, dropped: 3 });
+    assert_eq!(next.len(), 17);
     let free = (0..next.slots()).filter(|&i| next.entry(i).unwrap().control().is_free()).count();
-    assert_eq!(free, next.slots() as usize - 16);
+    assert_eq!(free, next.slots() as usize - 17);
+}
+
+#[test]
+fn an_entry_without_its_tag_is_nobodys_flow() {
+    let table = filled();
+    let lost = table.iter(at(0)).next().unwrap();
+    let slot = lost.slot.index;
+    table.tags(slot / WAYS as u32).clear(slot as usize % WAYS);
+    let (next, adopted) = again(&table.memory, 0);
+    assert_eq!((adopted.kept, next.len(), next.iter(at(0)).count()), (19, 19, 19));
+    assert_eq!(next.lookup(&lost.tuple, at(0)), None);
+    // It opens again, in another place where its own is not free.
+    let opening = Opening { opener: lost.opener, epoch: EPOCH(1), rules: lost.rules };
+    assert!(next.open_flow(&lost.tuple, OTHER, &opening, at(0)).is_ok_and(|opened| opened.fresh));
 }
 
 #[test]

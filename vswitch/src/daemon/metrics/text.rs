@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::time::SystemTime;
 
-use super::{PortSample, Scrape};
+use super::{PortSample, RuleSample, Scrape};
 use crate::counters::DropReason;
 
 /// The whole answer.
@@ -58,6 +58,14 @@ pub(super) fn render(s: &Scrape, started: SystemTime) -> String {
     out.single("vswitch_flow_cache_hits_total", COUNTER, "Packets whose decision was cached.", t.flow_hits);
     out.single("vswitch_flow_cache_misses_total", COUNTER, "Packets decided anew.", t.flow_misses);
     out.single("vswitch_worker_wakeups_total", COUNTER, "Times a worker woke from sleep.", t.wakeups);
+    out.single("vswitch_connections", GAUGE, "Connections tracked.", s.connections);
+    out.single(
+        "vswitch_policy_problems",
+        GAUGE,
+        "Objects that are not in force as they are written.",
+        s.policy_problems,
+    );
+    rules(&mut out, &s.rules);
     ports(&mut out, &s.ports);
     peers(&mut out, s);
     out.out
@@ -86,6 +94,25 @@ fn ports(out: &mut Text, ports: &[PortSample]) {
             let labels = [("namespace", *namespace), ("pod", *pod), ("interface", *interface)];
             out.sample(&labels, counts[i]);
         }
+    }
+}
+
+fn rules(out: &mut Text, rules: &[RuleSample]) {
+    out.family(
+        "vswitch_policy_rule_flows_total",
+        COUNTER,
+        "New flows decided (staged: that would be) by the rule.",
+    );
+    for r in rules {
+        let staged = if r.staged { "true" } else { "false" };
+        let labels = [
+            ("tier", r.tier.as_str()),
+            ("policy", &r.policy),
+            ("direction", r.direction),
+            ("rule", &r.rule),
+            ("staged", staged),
+        ];
+        out.sample(&labels, r.flows);
     }
 }
 
