@@ -11,6 +11,8 @@ use policy::{Decision, FlowKey};
 
 use crate::counters::DropReason;
 
+/// Stands in [`FlowKey::ingress`] for what came through the uplink from nobody we know.
+pub const ELSEWHERE: u32 = u32::MAX;
 /// Events that wait at most.
 const ROOM: usize = 4096;
 
@@ -29,15 +31,16 @@ pub enum What {
         rule: u32,
         /// What was decided in the end.
         allowed: bool,
+        /// The tables it was decided by.
+        epoch: u64,
     },
 }
 
 /// An event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Event {
-    /// The tables it happened under.
-    pub epoch: u64,
-    /// The packet's flow; all zero but for `ingress` when it could not be parsed.
+    /// The packet's flow; addresses and ports are zero when it could not be parsed. `ingress` is [`ELSEWHERE`] when it
+    /// came from no port and no peer.
     pub key: FlowKey,
     /// What happened.
     pub what: What,
@@ -60,17 +63,17 @@ impl Default for Events {
 impl Events {
     /// Tells a drop, if somebody listens.
     #[inline]
-    pub fn dropped(&self, epoch: u64, key: impl FnOnce() -> FlowKey, reason: DropReason) {
+    pub fn dropped(&self, reason: DropReason, key: impl FnOnce() -> FlowKey) {
         if self.listening.load(Relaxed) {
-            self.push(Event { epoch, key: key(), what: What::Drop(reason) });
+            self.push(Event { key: key(), what: What::Drop(reason) });
         }
     }
 
     /// Tells the Log rules of a decision.
     pub fn log(&self, epoch: u64, port: u32, direction: Direction, key: &FlowKey, decision: &Decision) {
         for &rule in decision.logs.as_slice() {
-            let what = What::Log { port, direction, rule, allowed: decision.allow };
-            self.push(Event { epoch, key: *key, what });
+            let what = What::Log { port, direction, rule, allowed: decision.allow, epoch };
+            self.push(Event { key: *key, what });
         }
     }
 
@@ -103,13 +106,13 @@ mod tests {
     #[test]
     fn drops_are_told_only_to_listeners_and_a_full_queue_counts() {
         let events = Events::default();
-        events.dropped(1, FlowKey::default, DropReason::NoRoute);
+        events.dropped(DropReason::NoRoute, FlowKey::default);
         assert_eq!(events.take(), None);
         events.listen(true);
         for _ in 0..ROOM + 3 {
-            events.dropped(2, FlowKey::default, DropReason::NoRoute);
+            events.dropped(DropReason::NoRoute, FlowKey::default);
         }
-        assert_eq!(events.take().map(|e| (e.epoch, e.what)), Some((2, What::Drop(DropReason::NoRoute))));
+        assert_eq!(events.take().map(|e| e.what), Some(What::Drop(DropReason::NoRoute)));
         assert_eq!((events.lost(), events.lost()), (3, 0));
     }
 }

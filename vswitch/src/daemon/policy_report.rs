@@ -178,11 +178,11 @@ impl Daemon {
             let info = self.event_info(&snap, &event);
             if info.kind == EventKind::Log {
                 if lines < LOG_LINES {
-                    let (policy, src, dst) = (info.policy.clone().unwrap_or_default(), info.src, info.dst);
+                    let (src, dst) = (to_ip(event.key.src), to_ip(event.key.dst));
                     tracing::info!(
                         target: "policy",
-                        policy, verdict = info.reason, pod = info.at, ?src, ?dst, proto = info.proto,
-                        sport = info.sport, dport = info.dport, "flow"
+                        policy = info.policy.as_deref().unwrap_or_default(), verdict = info.reason, pod = info.at,
+                        %src, %dst, proto = info.proto, sport = info.sport, dport = info.dport, "flow"
                     );
                     lines += 1;
                 } else {
@@ -212,9 +212,9 @@ impl Daemon {
                 let at = report::ingress(snap, key.ingress);
                 (EventKind::Drop, reason.code().to_owned(), at, self.denying(snap, key, reason))
             }
-            What::Log { port, direction, rule, allowed } => {
+            What::Log { port, direction, rule, allowed, epoch } => {
                 let table = snap.guard(port).and_then(|g| g.table(direction));
-                let current = event.epoch == snap.epoch;
+                let current = epoch == snap.epoch;
                 let name = table.filter(|_| current).and_then(|t| rule_name(t, policy::By::Rule(rule)));
                 let verdict = if allowed { "allowed" } else { "denied" };
                 (EventKind::Log, verdict.to_owned(), report::port_name(snap, port), name)

@@ -9,6 +9,7 @@ use super::Daemon;
 use crate::compile::PeerFacts;
 use crate::counters::DropReason;
 use crate::datapath::opened_by;
+use crate::events::ELSEWHERE;
 use crate::fib::NextHop;
 use crate::judge::Ends;
 use crate::pipeline::{Action, PEER_BIT};
@@ -177,6 +178,9 @@ fn peer_name(snap: &Snapshot, i: u32) -> String {
 }
 
 pub(super) fn ingress(snap: &Snapshot, id: u32) -> String {
+    if id == ELSEWHERE {
+        return "the uplink".to_owned();
+    }
     if id & PEER_BIT == 0 { port_name(snap, id) } else { format!("node {}", peer_name(snap, id & !PEER_BIT)) }
 }
 

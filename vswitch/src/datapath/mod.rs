@@ -274,6 +274,7 @@ impl Core {
     /// Drops a frame read from `port`, silently but for the counter.
     fn drop_frame(&mut self, port: &Port, frame: Frame, reason: DropReason) {
         self.counters.dropped(reason, 1);
+        self.events.dropped(reason, || track::key_of(port, &frame));
         self.stats(port).rx_dropped.incr();
         self.pool.give(frame);
     }

@@ -8,7 +8,7 @@
 //! under way; but nothing is dropped for its state. ICMP errors are never remembered: what decides about them, the packet
 //! they quote, is not in the key.
 
-use encap::{Frag, Parsed};
+use encap::{Frag, Frame, Parsed};
 use policy::conntrack::{
     Direction, Epoch, OpenError, Opener, Opening, Rules, Slot, Step, Tick, Tracked, Transport,
 };
@@ -21,7 +21,7 @@ use super::Core;
 use crate::counters::DropReason;
 use crate::judge::{self, Ends, Judgement};
 use crate::pipeline::{self, Action, Ingress, Silent, proto};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Port, Snapshot};
 
 /// What a worker remembers about a flow.
 #[derive(Clone, Copy, Debug)]
@@ -274,6 +274,16 @@ pub(super) fn flow_key(from: Ingress<'_>, p: &Parsed) -> FlowKey {
         proto: p.proto,
         frag: u8::from(p.frag == Frag::Later),
         ingress: from.id(),
+    }
+}
+
+/// The key of a frame that was dropped; only where it came in when its headers cannot be read.
+#[cold]
+pub(super) fn key_of(port: &Port, frame: &Frame) -> FlowKey {
+    let from = Ingress::Port(port);
+    match encap::parse::parse(frame.data(), frame.len(), frame.vnet.is_gso()) {
+        Ok(p) => flow_key(from, &p),
+        Err(_) => FlowKey { ingress: from.id(), ..FlowKey::default() },
     }
 }
 

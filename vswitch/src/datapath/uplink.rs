@@ -8,8 +8,12 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use encap::{Frame, Tunnel, VnetHdr};
 
+use policy::FlowKey;
+
+use super::track::flow_key;
 use super::{Datapath, Packet, rewrite};
 use crate::counters::DropReason;
+use crate::events::ELSEWHERE;
 use crate::pipeline::{self, Action, Ingress, ethertype};
 use crate::snapshot::{Peer, Snapshot};
 use crate::uplink::{RecvMeta, UplinkTx};
@@ -40,6 +44,8 @@ impl Datapath {
                     let n: usize = meta[from..to].iter().map(datagrams).sum();
                     self.core.counters.received.add(n as u64);
                     self.core.counters.dropped(DropReason::UnknownPeer, n as u64);
+                    let stranger = FlowKey { src: addr, ingress: ELSEWHERE, ..FlowKey::default() };
+                    self.core.events.dropped(DropReason::UnknownPeer, || stranger);
                 }
             }
             from = to;
@@ -69,6 +75,8 @@ impl Datapath {
             };
             if let Err((reason, n)) = offered {
                 self.core.counters.dropped(reason, n);
+                let unread = FlowKey { ingress: Ingress::Peer(index).id(), ..FlowKey::default() };
+                self.core.events.dropped(reason, || unread);
             }
         }
         for i in 0..self.merge.len() {
@@ -239,6 +247,7 @@ impl super::Core {
             }
         };
         self.counters.dropped(reason, count);
+        self.events.dropped(reason, || flow_key(Ingress::Peer(peer), &p));
     }
 }
 
