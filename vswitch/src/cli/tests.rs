@@ -83,6 +83,9 @@ fn status_says_first_whether_all_is_well() {
         received: 100,
         delivered: 90,
         dropped: 10,
+        policies: 1,
+        policy_problems: vec!["NetworkPolicy x/p: spec.ingress[0]: no".into()],
+        connections: 2,
         ..StatusReport::default()
     };
     assert_eq!(
@@ -96,6 +99,8 @@ node n1: ok
   addresses 3 of 253 in use
   peers     1
   workers   2, 4 flows, tables number 7
+  policy    1 policy, 2 connections tracked
+            ! NetworkPolicy x/p: spec.ingress[0]: no
   frames    100 received, 90 delivered, 10 dropped
 "
     );
