@@ -10,11 +10,15 @@
 
 pub mod craft;
 pub mod flow;
+pub mod fragment;
+pub mod guard;
 pub mod host;
 pub mod hostile;
 pub mod nic;
 pub mod node;
+pub mod objects;
 pub mod random;
+pub mod range;
 pub mod underlay;
 
 use std::fmt::Write as _;
