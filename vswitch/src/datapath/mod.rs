@@ -25,8 +25,8 @@ use encap::{Burst, Frame, Gro, Parsed, Pool, Segmenter, VnetHdr};
 use policy::HashKey;
 use policy::frag::FragTable;
 
-use crate::counters::{DropReason, PortStats, WorkerCounters};
 use crate::conntrack::Conntrack;
+use crate::counters::{DropReason, PortStats, WorkerCounters};
 use crate::events::Events;
 use crate::flow::FlowCache;
 use crate::icmp_limit::IcmpLimit;
@@ -84,7 +84,7 @@ struct Core {
     pool: Pool,
     flows: FlowCache<Remembered>,
     conntrack: Arc<Conntrack>,
-    frags: FragTable<Option<DropReason>>,
+    frags: FragTable<track::First>,
     events: Arc<Events>,
     /// Time since boot at the caller's time 0.
     boot: Duration,
@@ -172,6 +172,11 @@ impl Datapath {
     /// The worker's flow cache, for those who show it.
     pub fn flows(&self) -> &FlowCache<Remembered> {
         &self.core.flows
+    }
+
+    /// Datagrams whose fragments the worker follows.
+    pub fn fragments(&self) -> usize {
+        self.core.frags.len()
     }
 
     /// The worker's counters.
