@@ -1,5 +1,8 @@
 //! Kubernetes' objects for simulated pods, as JSON.
 
+// Callers write the values in place.
+#![allow(clippy::needless_pass_by_value)]
+
 use serde_json::{Value, json};
 
 use super::host::Identity;
