@@ -14,12 +14,14 @@ pub mod fragment;
 pub mod guard;
 pub mod host;
 pub mod hostile;
+pub mod naive;
 pub mod nic;
 pub mod node;
 pub mod objects;
 pub mod random;
 pub mod range;
 pub mod underlay;
+pub mod worlds;
 
 use std::fmt::Write as _;
 

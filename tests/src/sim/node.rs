@@ -10,7 +10,7 @@ use policy::model::World;
 use serde_json::Value;
 use vswitch::compile::{NodeFacts, PeerFacts, compile};
 use vswitch::conntrack::{self, Conntrack};
-use vswitch::counters::{Totals, port_stats};
+use vswitch::counters::{Totals, WorkerCounters, port_stats};
 use vswitch::datapath::{Datapath, Shared, Sizes};
 use vswitch::port::mem::{MemEnd, MemPort, pair};
 use vswitch::port::{Offloads, PortIo};
@@ -321,6 +321,17 @@ impl Node {
     #[must_use]
     pub fn flows(&self) -> usize {
         self.datapath.flows().iter().count()
+    }
+
+    /// Forgets every remembered decision.
+    pub fn forget(&mut self) {
+        self.datapath.forget();
+    }
+
+    /// Its counters.
+    #[must_use]
+    pub fn counters(&self) -> &WorkerCounters {
+        self.datapath.counters()
     }
 
     /// Datagrams whose fragments it follows.

@@ -174,6 +174,11 @@ impl Datapath {
         &self.core.flows
     }
 
+    /// Forgets every remembered decision: the next packet of each flow is decided anew.
+    pub fn forget(&mut self) {
+        self.core.flows.clear();
+    }
+
     /// Datagrams whose fragments the worker follows.
     pub fn fragments(&self) -> usize {
         self.core.frags.len()

@@ -126,7 +126,8 @@ impl Core {
                     && epoch.newer(found.epoch)
                     && let Some(reason) = self.judge_again(snap, ends, key, found, now)
                 {
-                    return lasting(Action::Drop(reason), None);
+                    // Not for as long as the tables last: once the flow is gone, the packet may open one of its own.
+                    return passing(Action::Drop(reason));
                 }
                 lasting(action, Some((found.slot, found.direction)))
             }
@@ -260,7 +261,7 @@ impl Core {
         };
         match fate {
             Fate::Follows(First { dropped: Some(reason), .. }) => Action::Drop(reason),
-            Fate::Follows(first) if r.guarded && p.frag == Frag::Later => {
+            Fate::Follows(first) if r.guarded && own.is_none() && p.frag == Frag::Later => {
                 self.later_denied(snap, from, p, r.action, first, now).map_or(r.action, Action::Drop)
             }
             Fate::Follows(_) => r.action,
