@@ -10,12 +10,18 @@
 
 pub mod craft;
 pub mod flow;
+pub mod fragment;
+pub mod guard;
 pub mod host;
 pub mod hostile;
+pub mod naive;
 pub mod nic;
 pub mod node;
+pub mod objects;
 pub mod random;
+pub mod range;
 pub mod underlay;
+pub mod worlds;
 
 use std::fmt::Write as _;
 

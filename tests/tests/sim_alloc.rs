@@ -3,12 +3,16 @@
 use std::net::IpAddr;
 
 use encap::{Tunnel, VnetHdr};
+use serde_json::{Value, json};
+use vswitch::counters::DropReason;
 use vswitch::port::mem::MemEnd;
 use vswitch::snapshot::{GATEWAY_V4, GATEWAY_V6};
 use vswitch::sys::alloc::{Counting, allocations};
 use vswitch_tests::sim::craft::{Way, solicit_gateway, who_has_gateway};
+use vswitch_tests::sim::fragment::cut;
 use vswitch_tests::sim::host::Identity;
 use vswitch_tests::sim::node::Node;
+use vswitch_tests::sim::objects;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -127,6 +131,111 @@ fn over_vxlan() {
 #[test]
 fn over_the_udp_tunnel() {
     expect_none(Tunnel::Udp, &[false]);
+}
+
+/// Policy on every pod: who may talk is told by label, port and address, and what is new is logged.
+fn policies(bed: &Bed) -> Vec<Value> {
+    let mut objects = Vec::new();
+    for (node, pods) in (1..).zip(&bed.pods) {
+        for (n, pod) in (1..).zip(pods) {
+            let labels = json!({"app": format!("n{node}p{n}")});
+            objects.push(objects::pod(
+                "default",
+                &format!("n{node}-p{n}"),
+                &format!("n{node}"),
+                &pod.identity,
+                labels,
+            ));
+        }
+    }
+    let rules = json!([
+        {"ports": [{"protocol": "UDP", "port": 1000, "endPort": 2000}, {"protocol": "TCP", "port": 80}, {"protocol": "SCTP", "port": 80}]},
+        {"from": objects::app("n1p1"), "ports": [{"protocol": "UDP", "port": 53}]},
+        {"from": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.244.0.0/16"]}}]},
+    ]);
+    let everybody = json!({"podSelector": {}, "policyTypes": ["Ingress"], "ingress": rules});
+    objects.push(objects::policy("some", everybody));
+    objects.push(json!({
+        "apiVersion": "projectcalico.org/v3",
+        "kind": "GlobalNetworkPolicy",
+        "metadata": {"name": "log"},
+        "spec": {"order": 1, "types": ["Ingress", "Egress"], "ingress": [{"action": "Log"}, {"action": "Pass"}], "egress": [{"action": "Allow"}]},
+    }));
+    objects
+}
+
+/// Everything that policy and connection tracking do with packets, new flows in every round.
+fn round_under_policy(bed: &Bed, round: u16, families: &[bool]) -> Vec<(usize, VnetHdr, Vec<u8>)> {
+    let mut frames = Vec::new();
+    let plain = VnetHdr::default();
+    for &v6 in families {
+        let me = [0, 1].map(|pod| bed.pods[0][pod].identity);
+        for (pod, to) in [(0, me[1]), (1, me[0]), (0, bed.pods[1][0].identity), (1, bed.pods[1][1].identity)]
+        {
+            let way = Way::routed(&me[pod], to.addr(v6));
+            for n in 0..10 {
+                let port = 10_000 + round * 20 + n;
+                // A flow that goes on, one that is new, and others that are denied.
+                frames.push((pod, plain, way.udp((500 + n, 1500), 100)));
+                frames.push((pod, plain, way.udp((port, 1500), 100)));
+                frames.push((pod, plain, way.udp((500, port), 100)));
+                frames.push((pod, plain, way.tcp_flags((port, 80), 2)));
+                frames.push((pod, plain, way.tcp_flags((port, 81), 2)));
+                frames.push((pod, plain, way.tcp_flags((port, 80), 1)));
+                frames.push((pod, plain, way.sctp((port, 80), 1)));
+                frames.push((pod, plain, way.proto(50, &[0; 32])));
+                // Datagrams in pieces: whole, never finished, overlapping, without a first, and denied.
+                let id = u32::from(port);
+                let whole = way.udp((port, 1600), 792);
+                frames.push((pod, plain, cut(&whole, id, (0, 400), true)));
+                frames.push((pod, plain, cut(&whole, id, (400, 800), n % 2 == 0)));
+                frames.push((pod, plain, cut(&whole, id, (392, 800), false)));
+                frames.push((pod, plain, cut(&whole, id + 20_000, (400, 800), true)));
+                frames.push((pod, plain, cut(&way.udp((port, 9), 792), id + 40_000, (0, 400), true)));
+                // Errors about what the receiver sent, and about what it did not.
+                let back = Way::routed(&to, way.from);
+                let kind = if v6 { 1 } else { 3 };
+                frames.push((pod, plain, way.icmp(kind, 1, [0; 4], &back.udp((500 + n, 1500), 20)[14..])));
+                frames.push((pod, plain, way.icmp(kind, 1, [0; 4], &back.udp((port, 7), 20)[14..])));
+            }
+            frames.push((pod, plain, way.ping(56)));
+        }
+    }
+    frames
+}
+
+#[test]
+fn under_policy() {
+    let mut bed = Bed::new(Tunnel::Vxlan { vni: 1 });
+    let objects = policies(&bed);
+    bed.nodes.iter_mut().for_each(|node| node.set_objects(&objects));
+    let families = [false, true];
+    let mut allocated = 0;
+    for round in 0..40 {
+        if round == 20 {
+            // A change, after which every flow is judged once more.
+            let mut fewer = objects.clone();
+            fewer.pop();
+            bed.nodes.iter_mut().for_each(|node| node.set_objects(&fewer));
+        }
+        let frames = round_under_policy(&bed, round, &families);
+        let counted = bed.round(&frames, 1_000_000 + u64::from(round) * 3_000_000);
+        // Pools and cables fill in the first rounds.
+        allocated += if round < 10 { 0 } else { counted };
+        let now = 1_000_000 + u64::from(round) * 3_000_000;
+        bed.nodes.iter().for_each(|node| node.sweep(now));
+    }
+    assert_eq!(allocated, 0);
+    let mut seen = std::collections::BTreeSet::new();
+    for node in &bed.nodes {
+        assert!(node.conserves(), "{:?}", node.totals());
+        assert!(node.totals().to_pods > 1000 && node.conntrack().len() > 100, "{:?}", node.totals());
+        seen.extend(node.totals().drops.iter().map(|(reason, _)| *reason));
+    }
+    use DropReason::*;
+    for reason in [PolicyIngress, OutOfState, FragmentUnmatched, FragmentOverlap, IcmpUnrelated] {
+        assert!(seen.contains(&reason), "{reason:?} in {seen:?}");
+    }
 }
 
 /// The counter itself works: a test that cannot fail proves nothing.

@@ -3,119 +3,15 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use encap::{Mac, Tunnel, VnetHdr};
+use encap::{Mac, VnetHdr};
 use etherparse::{ArpOperation, EtherType};
-use vswitch::counters::DropReason::{self, *};
-use vswitch::port::mem::MemEnd;
+use vswitch::counters::DropReason::*;
 use vswitch::snapshot::{GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6};
-use vswitch_tests::sim::craft::{Way, arp, arp_request, tagged};
-use vswitch_tests::sim::host::Identity;
-use vswitch_tests::sim::node::Node;
-
-const VNI: u32 = 1;
-
-/// The first of three nodes with the attacker and a victim; a peer's pod.
-struct Range {
-    node: Node,
-    attacker: Identity,
-    attacker_end: MemEnd,
-    victim: Identity,
-    victim_end: MemEnd,
-    /// A pod of the second node.
-    far: Identity,
-    /// A pod of the third node.
-    third: Identity,
-}
-
-impl Range {
-    fn new() -> Self {
-        let tunnel = Tunnel::Vxlan { vni: VNI };
-        let mut node = Node::new(0, tunnel, 5);
-        let (attacker, attacker_end) = node.attach(0, true);
-        let (victim, victim_end) = node.attach(0, true);
-        node.publish(0, 3);
-        let far = Node::new(1, tunnel, 5).attach(1, true).0;
-        let third = Node::new(2, tunnel, 5).attach(2, true).0;
-        Self { node, attacker, attacker_end, victim, victim_end, far, third }
-    }
-
-    /// To the victim's address of a family, as the attacker would ordinarily send.
-    fn to_victim(&self, v6: bool) -> Way {
-        Way::routed(&self.attacker, self.victim.addr(v6))
-    }
-
-    fn dropped(&self, reason: DropReason) -> u64 {
-        self.node.totals().drops.iter().find(|(r, _)| *r == reason).map_or(0, |(_, n)| *n)
-    }
-
-    /// Lets the node work, and returns how many frames came out to (the attacker, the victim, the host, peers).
-    fn settle(&mut self) -> (usize, usize, usize, usize) {
-        while self.node.turn(1000) {}
-        assert!(self.node.conserves(), "{:?}", self.node.totals());
-        let count = |end: &MemEnd| std::iter::from_fn(|| end.recv()).count();
-        let wire = std::iter::from_fn(|| self.node.wire.recv()).count();
-        (count(&self.attacker_end), count(&self.victim_end), count(&self.node.host), wire)
-    }
-
-    fn expect(&mut self, what: &str, reason: DropReason, told: usize, send: impl FnOnce(&Self)) {
-        let before = (self.dropped(reason), self.node.totals().dropped());
-        send(self);
-        let out = self.settle();
-        assert_eq!(out, (told, 0, 0, 0), "{what}: what came out to (attacker, victim, host, peers)");
-        let after = (self.dropped(reason), self.node.totals().dropped());
-        assert_eq!(after, (before.0 + 1, before.1 + 1), "{what}: {:?}", self.node.totals());
-    }
-
-    /// The attacker sends `frame`: dropped for `reason`, in silence.
-    fn silent(&mut self, what: &str, frame: &[u8], reason: DropReason) {
-        self.expect(what, reason, 0, |range| assert!(range.attacker_end.send(VnetHdr::default(), frame)));
-    }
-
-    /// The attacker sends `frame`: dropped for `reason`, and told so by one ICMP error.
-    fn told(&mut self, what: &str, frame: &[u8], reason: DropReason) {
-        self.expect(what, reason, 1, |range| assert!(range.attacker_end.send(VnetHdr::default(), frame)));
-    }
-
-    /// A datagram arrives from the underlay: dropped for `reason`.
-    fn from(&mut self, what: &str, sender: [u8; 4], datagram: &[u8], reason: DropReason) {
-        let sender = (Ipv4Addr::from(sender), 40_000).into();
-        self.expect(what, reason, 0, |range| assert!(range.node.wire.send(sender, datagram, 0)));
-    }
-}
-
-const PEER: [u8; 4] = [192, 168, 77, 2];
-const VTEP: Mac = Mac([0x0e, 0, 0, 0, 0, 1]);
-const PEER_VTEP: Mac = Mac([0x0e, 0, 0, 0, 0, 2]);
+use vswitch_tests::sim::craft::{Way, arp, arp_request, patched, tagged, with_options};
+use vswitch_tests::sim::range::{PEER, PEER_VTEP, Range, VTEP, Who, vxlan};
 
 fn addr(text: &str) -> IpAddr {
     text.parse().unwrap()
-}
-
-/// The frame with its IPv4 header changed by hand and its header checksum right again.
-fn patched(frame: &[u8], patch: impl FnOnce(&mut [u8])) -> Vec<u8> {
-    let mut frame = frame.to_vec();
-    patch(&mut frame);
-    let header = 14 + usize::from(frame[14] & 15) * 4;
-    if frame[12..14] == [8, 0] && header <= frame.len() {
-        frame[24..26].fill(0);
-        let sum = encap::checksum::sum(&frame[14..header]).finish();
-        frame[24..26].copy_from_slice(&sum.to_be_bytes());
-    }
-    frame
-}
-
-/// The frame with IPv4 options between header and payload.
-fn with_options(frame: &[u8], options: &[u8]) -> Vec<u8> {
-    let longer = [&frame[..34], options, &frame[34..]].concat();
-    let total = (longer.len() - 14) as u16;
-    patched(&longer, |f| {
-        f[14] = 0x45 + (options.len() / 4) as u8;
-        f[16..18].copy_from_slice(&total.to_be_bytes());
-    })
-}
-
-fn vxlan(inner: &[u8]) -> Vec<u8> {
-    [&encap::vxlan::header(VNI)[..], inner].concat()
 }
 
 #[test]
@@ -276,7 +172,9 @@ fn expired_hops_are_told() {
     }
     let big = range.to_victim(true).udp((1, 2), 1500);
     range.told("too big", &big, TooBig);
-    let answer = range.to_victim(false).icmp(3, 1, [0; 4], &big[14..70]);
+    let asked = range.way(Who::Victim, Who::Attacker, false).udp((1, 2), 10);
+    range.arrives("a packet to complain about", Who::Victim, &asked, Who::Attacker);
+    let answer = range.to_victim(false).icmp(3, 1, [0; 4], &asked[14..]);
     range.silent("an error about an error", &patched(&answer, |f| f[22] = 1), TtlExceeded);
 }
 

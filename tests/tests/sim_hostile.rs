@@ -5,12 +5,9 @@
 
 use encap::parse::parse;
 use encap::{Tunnel, VnetHdr};
-use etherparse::{ArpOperation, EtherType};
 use vswitch::port::mem::MemEnd;
-use vswitch::snapshot::{GATEWAY_V4, GATEWAY_V6};
-use vswitch_tests::sim::craft::{Way, arp, solicit_gateway, tagged, who_has_gateway};
 use vswitch_tests::sim::host::Identity;
-use vswitch_tests::sim::hostile::{header, mutate};
+use vswitch_tests::sim::hostile::{corpus, header, mutate};
 use vswitch_tests::sim::node::Node;
 use vswitch_tests::sim::random::Random;
 
@@ -45,37 +42,6 @@ impl Field {
         }
         nodes.iter_mut().enumerate().for_each(|(index, node)| node.publish(index, 3));
         Self { nodes, pods, tunnel, delivered: 0 }
-    }
-
-    /// Well-formed frames of all kinds that pods of the first node and its peers send.
-    fn corpus(&self) -> Vec<(VnetHdr, Vec<u8>)> {
-        let plain = VnetHdr::default();
-        let mut frames = Vec::new();
-        for from in self.pods.iter().flatten().map(|pod| pod.identity) {
-            for to in self.pods.iter().flatten().map(|pod| pod.identity) {
-                for v6 in [false, true] {
-                    let way = Way::routed(&from, to.addr(v6));
-                    frames.push((plain, way.udp((1000, 53), 40)));
-                    frames.push((plain, way.tcp((4000, 80), 77, 100)));
-                    frames.push((plain, way.ping(56)));
-                    frames.push(way.super_tcp((5000, 80), 9, 9000, 1300));
-                    frames.push((plain, way.icmp(if v6 { 1 } else { 3 }, 1, [0; 4], &[0x45; 28])));
-                    frames.push((plain, way.proto(132, &[0; 16])));
-                    frames.push((plain, way.udp((9, 8472), 60)));
-                    frames.push((plain, Way { ttl: 1, ..way }.udp((1, 2), 3000)));
-                    let inner = way.udp((1, 2), 20);
-                    frames.push((plain, way.proto(if v6 { 41 } else { 4 }, &inner[14..])));
-                    frames.push((plain, tagged(&inner, EtherType::VLAN_TAGGED_FRAME)));
-                }
-            }
-            frames.push((plain, who_has_gateway(&from)));
-            frames.push((plain, arp(&from, ArpOperation::REPLY, GATEWAY_V4, from.v4)));
-            frames.push((plain, solicit_gateway(&from)));
-            frames.push((plain, Way::routed(&from, GATEWAY_V4.into()).ping(30)));
-            frames.push((plain, Way::routed(&from, GATEWAY_V6.into()).ping(30)));
-            frames.push((plain, Way::routed(&from, "8.8.8.8".parse().unwrap()).udp((1, 53), 30)));
-        }
-        frames
     }
 
     /// Reads and checks everything that came out.
@@ -131,7 +97,7 @@ impl Field {
 
 fn storm(tunnel: Tunnel, frames: u64, seed: u64) {
     let mut field = Field::new(tunnel);
-    let corpus = field.corpus();
+    let corpus = corpus(&field.pods.iter().flatten().map(|pod| pod.identity).collect::<Vec<_>>());
     let mut random = Random::new(seed);
     let mut now_us = 0;
     for n in 0..frames {

@@ -123,6 +123,12 @@ impl<A: Copy> FlowCache<A> {
         &mut self.flows[index]
     }
 
+    /// Forgets every flow.
+    pub fn clear(&mut self) {
+        self.buckets.fill(Bucket::default());
+        self.flows.clear();
+    }
+
     /// Every flow held, those of old epochs included, in no useful order.
     pub fn iter(&self) -> impl Iterator<Item = &Flow<A>> {
         self.flows.iter()

@@ -81,6 +81,25 @@ impl Way {
         frame
     }
 
+    /// A TCP segment with this flag byte and no payload. Its checksum is wrong.
+    ///
+    /// # Panics
+    /// Never: it fits.
+    #[must_use]
+    pub fn tcp_flags(&self, ports: Ports, flags: u8) -> Vec<u8> {
+        let mut frame = self.tcp(ports, 1000, 0);
+        let at = frame.len() - 20 + 13;
+        frame[at] = flags;
+        frame
+    }
+
+    /// An SCTP packet with one chunk of this type.
+    #[must_use]
+    pub fn sctp(&self, ports: Ports, chunk: u8) -> Vec<u8> {
+        let ports = [ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat();
+        self.proto(132, &[&ports[..], &[0, 0, 0, 1, 0, 0, 0, 0, chunk, 0, 0, 4]].concat())
+    }
+
     /// A TCP super-frame of `len` bytes to be cut at `gso_size`, as a pod with offloads sends it.
     ///
     /// # Panics
@@ -215,4 +234,29 @@ pub fn who_has_gateway(pod: &Identity) -> Vec<u8> {
 #[must_use]
 pub fn tagged(frame: &[u8], tag: EtherType) -> Vec<u8> {
     [&frame[..12], &tag.0.to_be_bytes(), &[0, 5], &frame[12..]].concat()
+}
+
+/// The frame with its IPv4 header changed by hand and its header checksum right again.
+#[must_use]
+pub fn patched(frame: &[u8], patch: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    patch(&mut frame);
+    let header = 14 + usize::from(frame[14] & 15) * 4;
+    if frame[12..14] == [8, 0] && header <= frame.len() {
+        frame[24..26].fill(0);
+        let sum = encap::checksum::sum(&frame[14..header]).finish();
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    }
+    frame
+}
+
+/// The frame with IPv4 options between header and payload.
+#[must_use]
+pub fn with_options(frame: &[u8], options: &[u8]) -> Vec<u8> {
+    let longer = [&frame[..34], options, &frame[34..]].concat();
+    let total = (longer.len() - 14) as u16;
+    patched(&longer, |f| {
+        f[14] = 0x45 + (options.len() / 4) as u8;
+        f[16..18].copy_from_slice(&total.to_be_bytes());
+    })
 }

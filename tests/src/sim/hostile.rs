@@ -1,8 +1,49 @@
 //! Frames made wrong on purpose, reproducibly from a seed.
 
-use encap::VnetHdr;
+use std::net::Ipv4Addr;
 
+use encap::VnetHdr;
+use etherparse::{ArpOperation, EtherType};
+use vswitch::snapshot::{GATEWAY_V4, GATEWAY_V6};
+
+use super::craft::{Way, arp, solicit_gateway, tagged, who_has_gateway};
+use super::host::Identity;
 use super::random::Random;
+
+/// Well-formed frames of all kinds that these pods send, to each other and elsewhere.
+///
+/// # Panics
+/// Never: they fit.
+#[must_use]
+pub fn corpus(pods: &[Identity]) -> Vec<(VnetHdr, Vec<u8>)> {
+    let plain = VnetHdr::default();
+    let mut frames = Vec::new();
+    for from in pods {
+        for to in pods {
+            for v6 in [false, true] {
+                let way = Way::routed(from, to.addr(v6));
+                frames.push((plain, way.udp((1000, 53), 40)));
+                frames.push((plain, way.tcp((4000, 80), 77, 100)));
+                frames.push((plain, way.ping(56)));
+                frames.push(way.super_tcp((5000, 80), 9, 9000, 1300));
+                frames.push((plain, way.icmp(if v6 { 1 } else { 3 }, 1, [0; 4], &[0x45; 28])));
+                frames.push((plain, way.proto(132, &[0; 16])));
+                frames.push((plain, way.udp((9, 8472), 60)));
+                frames.push((plain, Way { ttl: 1, ..way }.udp((1, 2), 3000)));
+                let inner = way.udp((1, 2), 20);
+                frames.push((plain, way.proto(if v6 { 41 } else { 4 }, &inner[14..])));
+                frames.push((plain, tagged(&inner, EtherType::VLAN_TAGGED_FRAME)));
+            }
+        }
+        frames.push((plain, who_has_gateway(from)));
+        frames.push((plain, arp(from, ArpOperation::REPLY, GATEWAY_V4, from.v4)));
+        frames.push((plain, solicit_gateway(from)));
+        frames.push((plain, Way::routed(from, GATEWAY_V4.into()).ping(30)));
+        frames.push((plain, Way::routed(from, GATEWAY_V6.into()).ping(30)));
+        frames.push((plain, Way::routed(from, Ipv4Addr::new(8, 8, 8, 8).into()).udp((1, 53), 30)));
+    }
+    frames
+}
 
 /// Breaks a frame in up to six ways, and often mends the IPv4 header's checksum so that it gets further.
 pub fn mutate(random: &mut Random, frame: &mut Vec<u8>, other: &[u8]) {

@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use encap::{Burst, Frame, Mac, Tunnel, from_ip};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use policy::conntrack::{Opener, Tick};
+use policy::model::World;
+use serde_json::Value;
 use vswitch::compile::{NodeFacts, PeerFacts, compile};
-use vswitch::conntrack;
-use vswitch::counters::{Totals, port_stats};
+use vswitch::conntrack::{self, Conntrack};
+use vswitch::counters::{Totals, WorkerCounters, port_stats};
 use vswitch::datapath::{Datapath, Shared, Sizes};
 use vswitch::port::mem::{MemEnd, MemPort, pair};
 use vswitch::port::{Offloads, PortIo};
@@ -15,6 +18,7 @@ use vswitch::snapshot::{Port, PortKind, Snapshot, peer_stats};
 use vswitch::uplink::mem::{MemUplink, MemUplinkTx, MemWire, uplink};
 use vswitch::uplink::{RecvMeta, UplinkIo};
 
+use super::guard::Guard;
 use super::host::Identity;
 
 /// Frames a cable and trains an uplink hold in each direction.
@@ -43,6 +47,10 @@ pub struct Node {
     /// a buffer to be one giant packet.
     trains: (u64, u64),
     facts: NodeFacts,
+    guard: Guard,
+    conntrack: Arc<Conntrack>,
+    /// Its number, and how many nodes it knows.
+    place: (usize, usize),
     snapshot: Snapshot,
     datapath: Datapath,
     readers: Vec<MemPort>,
@@ -66,6 +74,11 @@ fn networks(index: usize) -> [IpNet; 2] {
 fn shared(seed: u64) -> Shared {
     let table = conntrack::private(1 << 16, [seed, !seed]).expect("memory for a small table");
     Shared { conntrack: Arc::new(table), events: Arc::default(), boot: std::time::Duration::ZERO }
+}
+
+fn own_addresses(facts: &NodeFacts) -> Vec<IpAddr> {
+    let routers = [facts.router(false), facts.router(true)].into_iter().flatten();
+    facts.addresses.iter().copied().chain(routers).collect()
 }
 
 fn vtep_mac(index: usize) -> Mac {
@@ -96,7 +109,9 @@ impl Node {
         };
         let (uplink, uplink_tx, wire) = uplink(QUEUE, MAX_TRAIN);
         let sizes = Sizes { flows: 4096, ..Sizes::default() };
-        let mut datapath = Datapath::new(0, sizes, [seed, !seed], Arc::default(), shared(seed));
+        let shared = shared(seed);
+        let conntrack = Arc::clone(&shared.conntrack);
+        let mut datapath = Datapath::new(0, sizes, [seed, !seed], Arc::default(), shared);
         let bufs = (0..UPLINK_BUFS).map(|_| datapath.pool().large()).collect();
         let (reader, tx, host) = pair(ALL, QUEUE);
         let port = Port {
@@ -116,6 +131,9 @@ impl Node {
             host,
             taken: 0,
             trains: (0, 0),
+            guard: Guard::new(&format!("n{}", index + 1), own_addresses(&facts)),
+            conntrack,
+            place: (index, index + 1),
             snapshot: Snapshot::empty(),
             datapath,
             readers: vec![reader],
@@ -149,19 +167,11 @@ impl Node {
             v4: Ipv4Addr::new(10, 244, index as u8 + 1, id + 1),
             v6: Ipv6Addr::new(0xfd00, 0x244, index as u16 + 1, 0, 0, 0, 0, u16::from(id) + 1),
         };
-        let (reader, tx, end) = pair(if offload { ALL } else { Offloads::default() }, QUEUE);
+        self.ports.push(None);
+        let offloads = if offload { ALL } else { Offloads::default() };
+        let (reader, end) =
+            self.plug(usize::from(id), format!("default/n{}-p{id}", index + 1), &identity, offloads);
         self.readers.push(reader);
-        self.ports.push(Some(Arc::new(Port {
-            id: u32::from(id),
-            name: format!("default/n{}-p{id}", index + 1),
-            kind: PortKind::Pod,
-            mac: identity.mac,
-            v4: Some(from_ip(IpAddr::V4(identity.v4))),
-            v6: Some(from_ip(IpAddr::V6(identity.v6))),
-            mtu: self.facts.mtu,
-            tx: Arc::new(tx),
-            stats: port_stats(1),
-        })));
         (identity, end)
     }
 
@@ -180,8 +190,107 @@ impl Node {
             })
             .collect();
         let epoch = self.snapshot.epoch + 1;
+        self.place = (index, nodes);
+        self.guard.compile(&self.ports);
         self.snapshot = compile(&self.facts, &peers, &self.ports);
+        (self.snapshot.policy, self.snapshot.guards) = self.guard.tables(&self.ports);
         self.snapshot.epoch = epoch;
+    }
+
+    fn publish_again(&mut self) {
+        self.publish(self.place.0, self.place.1);
+    }
+
+    /// Has these objects, and no others, in force from the next packet on.
+    ///
+    /// # Panics
+    /// When one is not valid.
+    pub fn set_objects(&mut self, objects: &[Value]) {
+        self.guard.set_objects(objects);
+        self.publish_again();
+    }
+
+    /// Has this world in force from the next packet on.
+    pub fn set_world(&mut self, world: World) {
+        self.guard.set_world(world);
+        self.publish_again();
+    }
+
+    /// What policy is decided from.
+    #[must_use]
+    pub fn world(&self) -> &World {
+        self.guard.world()
+    }
+
+    /// Its connections.
+    #[must_use]
+    pub fn conntrack(&self) -> &Conntrack {
+        &self.conntrack
+    }
+
+    /// Frees what has expired in the connection table, as the control thread does all the time.
+    pub fn sweep(&self, now_us: u64) {
+        let now = Tick::at(std::time::Duration::from_micros(now_us));
+        self.conntrack.sweep(0, self.conntrack.slots(), now);
+    }
+
+    /// Detaches a pod: its port is free, and its flows are forgotten once nobody can open another.
+    ///
+    /// # Panics
+    /// When there is no such pod.
+    pub fn detach(&mut self, identity: &Identity) {
+        let own = |port: &Arc<Port>| port.kind == PortKind::Pod && port.mac == identity.mac;
+        let at = self.ports.iter().position(|p| p.as_ref().is_some_and(own)).expect("the pod is attached");
+        self.ports[at] = None;
+        self.publish_again();
+        self.conntrack.forget_opener(Opener::Port(at as u32));
+        for v6 in [false, true] {
+            self.conntrack.forget_addr(from_ip(identity.addr(v6)));
+        }
+    }
+
+    /// Attaches another pod at a detached pod's port, with its addresses and another name.
+    ///
+    /// # Panics
+    /// When the port is not free.
+    pub fn attach_again(&mut self, identity: &Identity, name: &str) -> MemEnd {
+        let free = |at: &usize| self.ports[*at].is_none();
+        let at = (0..self.ports.len()).find(free).expect("a port is free");
+        let (reader, end) = self.plug(at, name.to_owned(), identity, ALL);
+        self.readers[at] = reader;
+        self.publish_again();
+        end
+    }
+
+    /// Takes a pod's IPv6 address away.
+    pub fn take_ipv6(&mut self, identity: &Identity) {
+        for port in self.ports.iter_mut().flatten().filter(|port| port.mac == identity.mac) {
+            *port = Arc::new(Port { v6: None, ..(**port).clone() });
+        }
+        self.publish_again();
+    }
+
+    /// Puts a pod at the port with this index.
+    fn plug(
+        &mut self,
+        at: usize,
+        name: String,
+        identity: &Identity,
+        offloads: Offloads,
+    ) -> (MemPort, MemEnd) {
+        let (reader, tx, end) = pair(offloads, QUEUE);
+        self.ports[at] = Some(Arc::new(Port {
+            id: at as u32,
+            name,
+            kind: PortKind::Pod,
+            mac: identity.mac,
+            v4: Some(from_ip(IpAddr::V4(identity.v4))),
+            v6: Some(from_ip(IpAddr::V6(identity.v6))),
+            mtu: self.facts.mtu,
+            tx: Arc::new(tx),
+            stats: port_stats(1),
+        }));
+        (reader, end)
     }
 
     /// One turn of the worker: a batch of every port and of the uplink. True when there was something.
@@ -212,6 +321,23 @@ impl Node {
     #[must_use]
     pub fn flows(&self) -> usize {
         self.datapath.flows().iter().count()
+    }
+
+    /// Forgets every remembered decision.
+    pub fn forget(&mut self) {
+        self.datapath.forget();
+    }
+
+    /// Its counters.
+    #[must_use]
+    pub fn counters(&self) -> &WorkerCounters {
+        self.datapath.counters()
+    }
+
+    /// Datagrams whose fragments it follows.
+    #[must_use]
+    pub fn fragments(&self) -> usize {
+        self.datapath.fragments()
     }
 
     /// What it counted.

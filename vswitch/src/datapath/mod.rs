@@ -84,7 +84,7 @@ struct Core {
     pool: Pool,
     flows: FlowCache<Remembered>,
     conntrack: Arc<Conntrack>,
-    frags: FragTable<Option<DropReason>>,
+    frags: FragTable<track::First>,
     events: Arc<Events>,
     /// Time since boot at the caller's time 0.
     boot: Duration,
@@ -172,6 +172,16 @@ impl Datapath {
     /// The worker's flow cache, for those who show it.
     pub fn flows(&self) -> &FlowCache<Remembered> {
         &self.core.flows
+    }
+
+    /// Forgets every remembered decision: the next packet of each flow is decided anew.
+    pub fn forget(&mut self) {
+        self.core.flows.clear();
+    }
+
+    /// Datagrams whose fragments the worker follows.
+    pub fn fragments(&self) -> usize {
+        self.core.frags.len()
     }
 
     /// The worker's counters.

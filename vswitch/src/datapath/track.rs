@@ -10,7 +10,7 @@
 
 use encap::{Frag, Frame, Parsed};
 use policy::conntrack::{
-    Direction, Epoch, OpenError, Opener, Opening, Rules, Slot, Step, Tick, Tracked, Transport,
+    Direction, Epoch, Found, OpenError, Opener, Opening, Rules, Slot, Step, Tick, Tracked, Transport,
 };
 use policy::conntrack::{MTU_FLOOR_V4, MTU_FLOOR_V6, Tuple};
 use policy::frag::{Fate, FragKey, Piece};
@@ -19,6 +19,7 @@ use policy::{By, Decision, FlowKey, PEER_BIT};
 
 use super::Core;
 use crate::counters::DropReason;
+use crate::fib::NextHop;
 use crate::judge::{self, Ends, Judgement};
 use crate::pipeline::{self, Action, Ingress, Silent, proto};
 use crate::snapshot::{Port, Snapshot};
@@ -61,7 +62,7 @@ impl Core {
         }
         let transport = transport(p);
         let remembered = match self.flows.get(&key, hash, snap.epoch) {
-            Some(flow) => match step(&self.conntrack, &flow.action, transport, now) {
+            Some(flow) => match step(&self.conntrack, &key, &flow.action, transport, now) {
                 Some(action) => {
                     self.counters.flow_hits.add(count);
                     flow.packets += count;
@@ -87,7 +88,7 @@ impl Core {
                 verdict.remembered
             }
         };
-        let action = if p.frag == Frag::None { r.action } else { self.fragment(from, p, &r, now) };
+        let action = if p.frag == Frag::None { r.action } else { self.fragment(snap, from, p, &r, now) };
         (action, hash)
     }
 
@@ -121,17 +122,12 @@ impl Core {
         let (tuple, epoch) = (Tuple::from(key), Epoch::of(snap.epoch));
         match self.conntrack.track(&tuple, transport, epoch, now) {
             Tracked::Known(found) => {
-                if guarded && epoch.newer(found.epoch) {
-                    let (ends, packet) = match found.direction {
-                        Direction::Original => (ends, asked(key)),
-                        Direction::Reply => (ends.reversed(), asked(&opened_by(key))),
-                    };
-                    let judgement = judge::judge(snap, ends, &packet);
-                    if let Some(reason) = judgement.denied() {
-                        self.conntrack.revoke(found.slot, epoch, now);
-                        return lasting(Action::Drop(reason), None);
-                    }
-                    self.conntrack.judged(found.slot, epoch, rules(&judgement));
+                if guarded
+                    && epoch.newer(found.epoch)
+                    && let Some(reason) = self.judge_again(snap, ends, key, found, now)
+                {
+                    // Not for as long as the tables last: once the flow is gone, the packet may open one of its own.
+                    return passing(Action::Drop(reason));
                 }
                 lasting(action, Some((found.slot, found.direction)))
             }
@@ -161,6 +157,30 @@ impl Core {
             Tracked::Invalid => passing(unless_open(DropReason::OutOfState)),
             Tracked::Revoked => passing(Action::Drop(DropReason::PolicyRevoked)),
         }
+    }
+
+    /// Judges a known flow by tables that are newer than its last verdict; `key` is a packet of it from `ends.from` to
+    /// `ends.to`. Why the flow must end; none = it goes on.
+    fn judge_again(
+        &self,
+        snap: &Snapshot,
+        ends: Ends,
+        key: &FlowKey,
+        found: Found,
+        now: Tick,
+    ) -> Option<DropReason> {
+        let (ends, packet) = match found.direction {
+            Direction::Original => (ends, asked(key)),
+            Direction::Reply => (ends.reversed(), asked(&opened_by(key))),
+        };
+        let (judgement, epoch) = (judge::judge(snap, ends, &packet), Epoch::of(snap.epoch));
+        let denied = judgement.denied();
+        if denied.is_some() {
+            self.conntrack.revoke(found.slot, epoch, now);
+        } else {
+            self.conntrack.judged(found.slot, epoch, rules(&judgement));
+        }
+        denied
     }
 
     /// Counts the rules that decided about a new flow, in force and staged, and tells what Log rules want told.
@@ -194,51 +214,126 @@ impl Core {
             return action;
         }
         let floor = if p.v6 { MTU_FLOOR_V6 } else { MTU_FLOOR_V4 };
-        let related = encap::quoted(head, p).filter(|q| q.mtu.is_none_or(|mtu| mtu >= floor)).and_then(|q| {
-            let tuple = Tuple { src: q.src, dst: q.dst, sport: q.sport, dport: q.dport, proto: q.proto };
-            self.conntrack.related(&tuple, p.dst, now)
-        });
-        if related.is_some() { action } else { Action::Drop(DropReason::IcmpUnrelated) }
+        let Some(q) = encap::quoted(head, p).filter(|q| q.mtu.is_none_or(|mtu| mtu >= floor)) else {
+            return Action::Drop(DropReason::IcmpUnrelated);
+        };
+        let key = FlowKey {
+            src: q.src,
+            dst: q.dst,
+            sport: q.sport,
+            dport: q.dport,
+            proto: q.proto,
+            ..FlowKey::default()
+        };
+        let Some(found) = self.conntrack.related(&Tuple::from(&key), p.dst, now) else {
+            return Action::Drop(DropReason::IcmpUnrelated);
+        };
+        // The quoted packet went the other way: from whom the error goes to, to whom it was addressed.
+        let ends = Ends { from: Ends::of(from, action).to, to: local_end(snap, q.dst) };
+        if ends.guarded(snap) && Epoch::of(snap.epoch).newer(found.epoch) {
+            return self.judge_again(snap, ends, &key, found, now).map_or(action, Action::Drop);
+        }
+        action
     }
 
     /// A fragment shares the fate of its datagram's first, and no two that pass overlap.
-    fn fragment(&mut self, from: Ingress<'_>, p: &Parsed, r: &Remembered, now: Tick) -> Action {
-        let key = FragKey { src: p.src, dst: p.dst, proto: p.proto, id: p.frag_id, ingress: from.id() };
+    fn fragment(
+        &mut self,
+        snap: &Snapshot,
+        from: Ingress<'_>,
+        p: &Parsed,
+        r: &Remembered,
+        now: Tick,
+    ) -> Action {
+        // IPv6 datagrams are told apart without their protocol (RFC 8200, section 4.5).
+        let proto = if p.v6 { 0 } else { p.proto };
+        let key = FragKey { src: p.src, dst: p.dst, proto, id: p.frag_id, ingress: from.id() };
         let piece = Piece { offset: u32::from(p.frag_offset), len: u32::from(p.frag_len), more: p.frag_more };
         let own = match r.action {
             Action::Drop(reason) => Some(reason),
             _ => None,
         };
         let (fate, unknown) = if p.frag == Frag::First {
-            (self.frags.first(&key, piece, own, now), DropReason::FragmentLimit)
+            let first = First { sport: p.sport, dport: p.dport, proto: p.proto, dropped: own };
+            (self.frags.first(&key, piece, first, now), DropReason::FragmentLimit)
         } else {
             (self.frags.later(&key, piece, now), DropReason::FragmentUnmatched)
         };
         match fate {
-            Fate::Follows(None) => r.action,
-            Fate::Follows(Some(reason)) => Action::Drop(reason),
+            Fate::Follows(First { dropped: Some(reason), .. }) => Action::Drop(reason),
+            Fate::Follows(first) if r.guarded && own.is_none() && p.frag == Frag::Later => {
+                self.later_denied(snap, from, p, r.action, first, now).map_or(r.action, Action::Drop)
+            }
+            Fate::Follows(_) => r.action,
             Fate::Poisoned => Action::Drop(DropReason::FragmentOverlap),
             Fate::Tiny => Action::Drop(DropReason::TinyFragment),
             Fate::Unknown | Fate::NoRoom if r.guarded => Action::Drop(own.unwrap_or(unknown)),
             Fate::Unknown | Fate::NoRoom => r.action,
         }
     }
+
+    /// Why a later fragment does not pass, though its first did: the tables may have changed since.
+    fn later_denied(
+        &self,
+        snap: &Snapshot,
+        from: Ingress<'_>,
+        p: &Parsed,
+        action: Action,
+        first: First,
+        now: Tick,
+    ) -> Option<DropReason> {
+        let First { sport, dport, proto, .. } = first;
+        let key = FlowKey { sport, dport, proto, frag: 0, ..flow_key(from, p) };
+        let ends = Ends::of(from, action);
+        let Some(found) = self.conntrack.lookup(&Tuple::from(&key), now) else {
+            return judge::judge(snap, ends, &asked(&key)).denied();
+        };
+        if Epoch::of(snap.epoch).newer(found.epoch) {
+            return self.judge_again(snap, ends, &key, found, now);
+        }
+        let step = self.conntrack.packet(found.slot, found.direction, Transport::Other, now);
+        (step == Step::Revoked).then_some(DropReason::PolicyRevoked)
+    }
+}
+
+/// What a datagram's first fragment said, and why it did not pass.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct First {
+    sport: u16,
+    dport: u16,
+    proto: u8,
+    dropped: Option<DropReason>,
 }
 
 /// The step of a packet of a remembered flow; none = it must be decided anew.
 #[inline]
 fn step(
     table: &crate::conntrack::Conntrack,
+    key: &FlowKey,
     r: &Remembered,
     transport: Transport,
     now: Tick,
 ) -> Option<Action> {
-    let Some((slot, direction)) = r.track else { return Some(r.action) };
+    let Some((slot, direction)) = r.track else {
+        // Policy was asked because there was no flow. There may be one by now: the other end's, which this answers.
+        let denied = matches!(r.action, Action::Drop(DropReason::PolicyEgress | DropReason::PolicyIngress));
+        return (!denied || table.lookup(&Tuple::from(key), now).is_none()).then_some(r.action);
+    };
     match table.packet(slot, direction, transport, now) {
         Step::Pass => Some(r.action),
         Step::Invalid if r.guarded => Some(Action::Drop(DropReason::OutOfState)),
         Step::Invalid => Some(r.action),
         Step::Reopen | Step::Revoked | Step::Gone => None,
+    }
+}
+
+/// The port of this node that packets to `addr` leave by; none = they leave through a tunnel, or not at all.
+fn local_end(snap: &Snapshot, addr: u128) -> Option<u32> {
+    match snap.fib.lookup(addr)? {
+        NextHop::Port(id) => Some(id),
+        NextHop::Host => snap.host,
+        NextHop::Peer(i) => snap.host.filter(|_| snap.peers.get(i as usize).is_some_and(|peer| peer.direct)),
+        NextHop::Gateway | NextHop::Blackhole => None,
     }
 }
 
