@@ -38,9 +38,25 @@ const MODULES: &[(&str, &[&str])] = &[
     ("judge", &["counters", "pipeline", "snapshot"]),
     (
         "datapath",
-        &["conntrack", "counters", "events", "fib", "flow", "icmp_limit", "judge", "pipeline", "port", "reply", "snapshot", "uplink"],
+        &[
+            "conntrack",
+            "counters",
+            "events",
+            "fib",
+            "flow",
+            "icmp_limit",
+            "judge",
+            "pipeline",
+            "port",
+            "reply",
+            "snapshot",
+            "uplink",
+        ],
     ),
-    ("worker", &["conntrack", "counters", "datapath", "flow", "pipeline", "port", "snapshot", "sys", "uplink"]),
+    (
+        "worker",
+        &["conntrack", "counters", "datapath", "flow", "pipeline", "port", "snapshot", "sys", "uplink"],
+    ),
 ];
 
 /// Modules of `vswitch` that must not name some of our other crates.

@@ -105,7 +105,8 @@ impl Switch {
         let published = published();
         let events = Arc::new(Events::default());
         let started = Instant::now();
-        let shared = Shared { conntrack: Arc::clone(&conntrack), events: Arc::clone(&events), boot: since_boot() };
+        let shared =
+            Shared { conntrack: Arc::clone(&conntrack), events: Arc::clone(&events), boot: since_boot() };
         let (notice_tx, notices) = bounded(1024);
         let mut workers = Vec::with_capacity(io.len());
         for (index, io) in io.into_iter().enumerate() {

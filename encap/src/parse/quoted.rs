@@ -134,7 +134,8 @@ mod tests {
             code_u8: unreachable_code,
             bytes5to8: [0, 0, (mtu >> 8) as u8, mtu as u8],
         };
-        let icmp = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([10, 9, 9, 9], [10, 0, 0, 1], 64).icmpv4(kind);
+        let icmp =
+            PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([10, 9, 9, 9], [10, 0, 0, 1], 64).icmpv4(kind);
         icmp.write(&mut out, payload).unwrap();
         out
     }
@@ -166,7 +167,8 @@ mod tests {
 
     #[test]
     fn packet_too_big_quotes_behind_extension_headers() {
-        let (src, dst) = (Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1), Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2));
+        let (src, dst) =
+            (Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1), Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2));
         let mut ip = Vec::new();
         let tcp = PacketBuilder::ipv6(src.octets(), dst.octets(), 9).tcp(40_000, 443, 7, 100);
         tcp.write(&mut ip, b"abc").unwrap();

@@ -17,7 +17,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use control::api::{
-    ConfigReport, DropInfo, EventReport, FlowInfo, PeerInfo, PortInfo, Request, RouteInfo, StatusReport, TraceReport,
+    ConfigReport, DropInfo, EventReport, FlowInfo, PeerInfo, PortInfo, Request, RouteInfo, StatusReport,
+    TraceReport,
 };
 use control::client::{Client, ClientError};
 use serde::Serialize;

@@ -3,7 +3,8 @@
 use std::fmt::{Display, Write as _};
 
 use control::api::{
-    DropInfo, EventInfo, EventKind, FlowInfo, PeerInfo, PolicyReport, PortInfo, RouteInfo, RouteKind, StatusReport,
+    DropInfo, EventInfo, EventKind, FlowInfo, PeerInfo, PolicyReport, PortInfo, RouteInfo, RouteKind,
+    StatusReport,
 };
 
 use super::table::Column::{Left, Right};
@@ -60,10 +61,7 @@ fn policy_line(s: &StatusReport) -> String {
 
 /// Rules in order of evaluation, pod by pod.
 pub(super) fn policy(report: &PolicyReport) -> String {
-    let mut out = format!(
-        "{} policies and {} endpoints are known here\n",
-        report.policies, report.endpoints
-    );
+    let mut out = format!("{} policies and {} endpoints are known here\n", report.policies, report.endpoints);
     for problem in &report.problems {
         let _ = writeln!(out, "! {problem}");
     }

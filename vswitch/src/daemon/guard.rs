@@ -121,9 +121,10 @@ impl Guard {
     /// Does a Log rule apply anywhere here?
     pub(super) fn logs(&self) -> bool {
         let logs = |e: &EndpointPolicy| {
-            [Direction::Ingress, Direction::Egress].into_iter().filter_map(|d| e.table(d)).any(|table| {
-                table.rules().any(|r| r.rule.is_some_and(|rule| rule.action == RuleAction::Log))
-            })
+            [Direction::Ingress, Direction::Egress]
+                .into_iter()
+                .filter_map(|d| e.table(d))
+                .any(|table| table.rules().any(|r| r.rule.is_some_and(|rule| rule.action == RuleAction::Log)))
         };
         self.compiled.endpoints().any(|(_, e)| logs(e))
     }

@@ -12,8 +12,8 @@ use crate::datapath::opened_by;
 use crate::fib::NextHop;
 use crate::judge::Ends;
 use crate::pipeline::{Action, PEER_BIT};
-use crate::worker::FlowRow;
 use crate::snapshot::Snapshot;
+use crate::worker::FlowRow;
 
 /// Flows told of each worker at most.
 const FLOWS: usize = 10_000;

@@ -61,9 +61,7 @@ impl Daemon {
         };
         let ends = Ends::of(Ingress::Port(port), action);
         let denied = match action {
-            Action::Port(_) | Action::Peer(_) => {
-                self.explain_policy(snap, ends, &asked_of(&p), &mut steps)
-            }
+            Action::Port(_) | Action::Peer(_) => self.explain_policy(snap, ends, &asked_of(&p), &mut steps),
             Action::Gateway | Action::Drop(_) => None,
         };
         if let (Action::Peer(i), None | Some(Denied::There)) = (action, denied)

@@ -25,8 +25,8 @@ use encap::{Burst, Frame, Gro, Parsed, Pool, Segmenter, VnetHdr};
 use policy::HashKey;
 use policy::frag::FragTable;
 
-use crate::counters::{DropReason, PortStats, WorkerCounters};
 use crate::conntrack::Conntrack;
+use crate::counters::{DropReason, PortStats, WorkerCounters};
 use crate::events::Events;
 use crate::flow::FlowCache;
 use crate::icmp_limit::IcmpLimit;

@@ -9,7 +9,9 @@
 //! they quote, is not in the key.
 
 use encap::{Frag, Parsed};
-use policy::conntrack::{Direction, Epoch, OpenError, Opener, Opening, Rules, Slot, Step, Tick, Tracked, Transport};
+use policy::conntrack::{
+    Direction, Epoch, OpenError, Opener, Opening, Rules, Slot, Step, Tick, Tracked, Transport,
+};
 use policy::conntrack::{MTU_FLOOR_V4, MTU_FLOOR_V6, Tuple};
 use policy::frag::{Fate, FragKey, Piece};
 use policy::model::{self, Packet as Asked};
@@ -107,8 +109,10 @@ impl Core {
         let action = pipeline::resolve(snap, from, p, &mut Silent);
         let ends = Ends::of(from, action);
         let guarded = ends.guarded(snap);
-        let lasting = |action, track| Verdict { remembered: Remembered { action, track, guarded }, lasting: true };
-        let passing = |action| Verdict { remembered: Remembered { action, track: None, guarded }, lasting: false };
+        let lasting =
+            |action, track| Verdict { remembered: Remembered { action, track, guarded }, lasting: true };
+        let passing =
+            |action| Verdict { remembered: Remembered { action, track: None, guarded }, lasting: false };
         if !matches!(action, Action::Port(_) | Action::Peer(_)) || p.frag == Frag::Later {
             return lasting(action, None);
         }
@@ -133,7 +137,8 @@ impl Core {
             }
             Tracked::New => {
                 let packet = asked(key);
-                let judgement = if guarded { judge::judge(snap, ends, &packet) } else { Judgement::default() };
+                let judgement =
+                    if guarded { judge::judge(snap, ends, &packet) } else { Judgement::default() };
                 if guarded {
                     self.note(snap, ends, key, &packet, &judgement);
                 }
@@ -145,7 +150,9 @@ impl Core {
                     Ok(opened) => lasting(action, Some((opened.found.slot, opened.found.direction))),
                     Err(OpenError::Invalid) => passing(unless_open(DropReason::OutOfState)),
                     Err(OpenError::Revoked) => passing(Action::Drop(DropReason::PolicyRevoked)),
-                    Err(OpenError::HalfOpen | OpenError::Total) => passing(unless_open(DropReason::FlowQuota)),
+                    Err(OpenError::HalfOpen | OpenError::Total) => {
+                        passing(unless_open(DropReason::FlowQuota))
+                    }
                     Err(OpenError::Full | OpenError::Contended | OpenError::UnknownPort) => {
                         passing(unless_open(DropReason::FlowTableFull))
                     }
@@ -197,8 +204,7 @@ impl Core {
     /// A fragment shares the fate of its datagram's first, and no two that pass overlap.
     fn fragment(&mut self, from: Ingress<'_>, p: &Parsed, r: &Remembered, now: Tick) -> Action {
         let key = FragKey { src: p.src, dst: p.dst, proto: p.proto, id: p.frag_id, ingress: from.id() };
-        let piece =
-            Piece { offset: u32::from(p.frag_offset), len: u32::from(p.frag_len), more: p.frag_more };
+        let piece = Piece { offset: u32::from(p.frag_offset), len: u32::from(p.frag_len), more: p.frag_more };
         let own = match r.action {
             Action::Drop(reason) => Some(reason),
             _ => None,
@@ -221,7 +227,12 @@ impl Core {
 
 /// The step of a packet of a remembered flow; none = it must be decided anew.
 #[inline]
-fn step(table: &crate::conntrack::Conntrack, r: &Remembered, transport: Transport, now: Tick) -> Option<Action> {
+fn step(
+    table: &crate::conntrack::Conntrack,
+    r: &Remembered,
+    transport: Transport,
+    now: Tick,
+) -> Option<Action> {
     let Some((slot, direction)) = r.track else { return Some(r.action) };
     match table.packet(slot, direction, transport, now) {
         Step::Pass => Some(r.action),
