@@ -103,7 +103,7 @@ fn what_it_cannot_do_is_said() {
     let _turn = turn();
     let before = Leftovers::now();
     for (args, message) in [
-        ("--policy /tmp", "--policy /tmp: the lab of this version runs without policies"),
+        ("--policy /does-not-exist", "/does-not-exist: No such file or directory"),
         ("--nodes 0", "--nodes 0: must lie between 1 and 50"),
         ("--pods 51", "--pods 51: must lie between 1 and 50"),
         ("--tunnel gre", "must be vxlan, udp, ipip or direct"),

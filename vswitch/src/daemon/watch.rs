@@ -6,7 +6,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -20,6 +20,8 @@ use crate::sys::scm;
 
 /// After a change in the manifests, how long it must be quiet before they are read.
 const SETTLE: Duration = Duration::from_millis(10);
+/// How long changes that never pause are waited for.
+const SETTLE_AT_MOST: Duration = Duration::from_millis(50);
 /// How often a missing directory of manifests is looked for.
 const MISSING: Duration = Duration::from_secs(2);
 
@@ -61,7 +63,8 @@ pub(super) fn keeper(keeper: &KeeperLink, events: Sender<Event>) -> Result<(), D
     spawned.map(|_| ()).map_err(|err| DaemonError::Thread { what: "the keeper's watch", err })
 }
 
-/// Changes in the directory of manifests. A burst of changes is one event: writers make many small ones.
+/// Changes in the directory of manifests. A burst of changes is one event: writers make many small ones. One
+/// who never pauses does not keep what is written from being read.
 pub(super) fn manifests(dir: &Path, events: Sender<Event>) -> Result<(), DaemonError> {
     let failed =
         |err: rustix::io::Errno| DaemonError::Thread { what: "the manifests' watch", err: err.into() };
@@ -89,7 +92,8 @@ pub(super) fn manifests(dir: &Path, events: Sender<Event>) -> Result<(), DaemonE
             watching = watch(&inotify).is_ok();
             let drain = || poll(&mut [PollFd::new(&inotify, PollFlags::IN)], Some(&timespec(SETTLE)));
             let mut changed = before != watching;
-            while matches!(drain(), Ok(n) if n > 0) {
+            let began = Instant::now();
+            while began.elapsed() < SETTLE_AT_MOST && matches!(drain(), Ok(n) if n > 0) {
                 changed = true;
                 let _ = rustix::io::read(&inotify, &mut buffer);
             }

@@ -1,6 +1,7 @@
 //! Pods attached through the real CNI plugin, run as a container runtime runs it.
 
-use std::io::Write;
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -114,6 +115,28 @@ impl Cni {
     }
 }
 
+/// A pod's name; written `namespace/name`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct PodName {
+    /// Its namespace.
+    pub namespace: Box<str>,
+    /// Its name in there.
+    pub name: Box<str>,
+}
+
+impl PodName {
+    /// `namespace/name`.
+    pub fn new(namespace: &str, name: &str) -> PodName {
+        PodName { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for PodName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
 /// A pod's namespace, attached. Dropped: detached through the plugin, then deleted.
 #[derive(Debug)]
 pub struct Attached {
@@ -127,27 +150,54 @@ pub struct Attached {
     pub result: Value,
     /// The container id.
     pub container: Box<str>,
+    /// The pod's name.
+    pub name: PodName,
     cni: Cni,
     keep: bool,
 }
 
 impl Attached {
-    /// Runs ADD for the pod `default/<name>` in `netns`.
+    /// Runs ADD for this pod in `netns`, asking for the addresses `ips`, or any.
     ///
     /// # Errors
     /// When the plugin refuses, or its result lacks an address of either family.
-    pub fn add(cni: Cni, netns: Netns, name: &str) -> Result<Attached, LabError> {
+    pub fn add(cni: Cni, netns: Netns, name: &PodName, ips: &[IpAddr]) -> Result<Attached, LabError> {
         let container: Box<str> = netns.name().into();
         let path = netns.path().to_string_lossy().into_owned();
-        let reply =
-            cni.must("ADD", &container, &path, &pod_args(name, &container), &cni.config(&Value::Null))?;
+        let mut args = pod_args(name, &container);
+        if !ips.is_empty() {
+            let ips: Vec<String> = ips.iter().map(ToString::to_string).collect();
+            let _ = write!(args, ";IP={}", ips.join(","));
+        }
+        let reply = cni.must("ADD", &container, &path, &args, &cni.config(&Value::Null))?;
         // From here on DEL runs whatever happens.
         let unknown = IpAddr::from([0, 0, 0, 0]);
-        let mut pod =
-            Attached { netns, v4: unknown, v6: unknown, result: reply.json, container, cni, keep: false };
+        let mut pod = Attached {
+            netns,
+            v4: unknown,
+            v6: unknown,
+            result: reply.json,
+            container,
+            name: name.clone(),
+            cni,
+            keep: false,
+        };
         pod.v4 = pod.address("IPv4", IpAddr::is_ipv4)?;
         pod.v6 = pod.address("IPv6", IpAddr::is_ipv6)?;
         Ok(pod)
+    }
+
+    /// The Pod object that Kubernetes would have of it on node `node`: `labels` is a map, `ports` a list of container
+    /// ports.
+    pub fn object(&self, node: &str, labels: &Value, ports: &Value) -> Value {
+        let (v4, v6) = (self.v4.to_string(), self.v6.to_string());
+        json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": self.name.name, "namespace": self.name.namespace, "labels": labels},
+            "spec": {"nodeName": node, "containers": [{"name": "c", "ports": ports}]},
+            "status": {"podIP": v4, "podIPs": [{"ip": v4}, {"ip": v6}]},
+        })
     }
 
     fn address(&self, family: &'static str, is: impl Fn(&IpAddr) -> bool) -> Result<IpAddr, LabError> {
@@ -190,9 +240,10 @@ impl Drop for Attached {
 }
 
 /// CNI_ARGS as containerd sends them.
-pub(crate) fn pod_args(name: &str, container: &str) -> String {
+pub(crate) fn pod_args(pod: &PodName, container: &str) -> String {
+    let PodName { namespace, name } = pod;
     format!(
-        "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={name};K8S_POD_INFRA_CONTAINER_ID={container};\
-         K8S_POD_UID=00000000-0000-4000-8000-000000000000"
+        "IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};\
+         K8S_POD_INFRA_CONTAINER_ID={container};K8S_POD_UID=00000000-0000-4000-8000-000000000000"
     )
 }

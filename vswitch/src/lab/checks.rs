@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use control::api::{DropInfo, Request};
+use control::api::{DropInfo, Proto, Request};
 use etherparse::PacketBuilder;
 
 use super::attach::Attached;
@@ -14,7 +14,7 @@ use super::error::LabError;
 use super::netns::Netns;
 use super::ping::{ping, ping_error};
 use super::plan::TunnelKind;
-use super::probe::{Echo, blast, tcp_echo, udp_echo, udp_silence};
+use super::probe::{Echo, PATIENCE, blast, tcp_echo, tcp_echo_in, udp_echo_in, udp_silence};
 use super::report::{Check, Report};
 use super::stop::Stop;
 
@@ -45,6 +45,9 @@ const OUTSIDE: [&str; 2] = ["pod to outside (masqueraded) IPv4", "pod to outside
 const SPOOF: &str = "spoofed source is dropped and counted";
 const UNKNOWN: &str = "unknown pod address is answered unreachable";
 const STRANGER: &str = "tunnel packet from a stranger is dropped";
+
+/// How long an answer that policy denies is waited for.
+const SILENCE: Duration = Duration::from_millis(300);
 
 /// A run over one lab.
 pub(crate) struct Checks<'a> {
@@ -99,10 +102,10 @@ impl<'a> Checks<'a> {
                         self.unreachable(NO_V6, &from.netns, address)?;
                         continue;
                     }
-                    self.ping(rows.ping[family], &from.netns, address)?;
-                    let path = from.netns.path();
-                    self.probe(rows.tcp[family], &from.netns, address, tcp_echo(path, address));
-                    self.probe(rows.udp[family], &from.netns, address, udp_echo(path, address, 1200));
+                    let pod = (*node, from);
+                    self.ping_from(rows.ping[family], pod, address)?;
+                    self.talk(rows.tcp[family], pod, address, Proto::Tcp)?;
+                    self.talk(rows.udp[family], pod, address, Proto::Udp)?;
                 }
             }
         }
@@ -119,6 +122,9 @@ impl<'a> Checks<'a> {
             let families = if v6 { 2 } else { 1 };
             for (family, address) in to.addresses().into_iter().enumerate().take(families) {
                 self.stop.check()?;
+                if !self.expected(*node, from, address, Proto::Tcp)? {
+                    continue;
+                }
                 let got = blast(from.netns.path(), to.netns.path(), address, Duration::from_secs(1));
                 let (ok, detail, gbit_s) = match got {
                     Ok(blast) => {
@@ -149,8 +155,8 @@ impl<'a> Checks<'a> {
                     self.probe(HOST[0], node, address, tcp_echo(node.path(), address));
                 }
                 for address in self.lab.node_addresses(i) {
-                    self.ping(HOST[1], &pod.netns, address)?;
-                    self.probe(HOST[1], &pod.netns, address, tcp_echo(pod.netns.path(), address));
+                    self.ping_from(HOST[1], (i, pod), address)?;
+                    self.talk(HOST[1], (i, pod), address, Proto::Tcp)?;
                 }
             }
         }
@@ -160,13 +166,14 @@ impl<'a> Checks<'a> {
     fn outside(&mut self) -> Result<(), LabError> {
         let Some(outside) = &self.lab.bed.outside else { return Ok(()) };
         let _echo = Echo::start(outside.path())?;
-        for (_, pod) in self.pods {
+        for (node, pod) in self.pods {
             self.stop.check()?;
             for (row, address) in OUTSIDE.into_iter().zip([Bed::OUTSIDE, Bed::OUTSIDE6]) {
                 let Ok(address) = address.parse::<IpAddr>() else { continue };
-                self.ping(row, &pod.netns, address)?;
-                self.probe(row, &pod.netns, address, tcp_echo(pod.netns.path(), address));
-                self.probe(row, &pod.netns, address, udp_echo(pod.netns.path(), address, 1200));
+                let pod = (*node, pod);
+                self.ping_from(row, pod, address)?;
+                self.talk(row, pod, address, Proto::Tcp)?;
+                self.talk(row, pod, address, Proto::Udp)?;
             }
         }
         Ok(())
@@ -242,6 +249,57 @@ impl<'a> Checks<'a> {
         let counted = self.lab.drops(node, "unknown-peer")?.saturating_sub(before);
         let detail = format!("arrived {}, drops counted {counted}", u8::from(!silent));
         self.add(STRANGER, outside, to.v4, silent && counted == 1, detail, None, None);
+        Ok(())
+    }
+
+    /// Whether a packet of `from` on node `node` should arrive: always without policy, else as `vsctl trace` says.
+    fn expected(&self, node: usize, from: &Attached, to: IpAddr, proto: Proto) -> Result<bool, LabError> {
+        if self.lab.manifests.is_none() {
+            return Ok(true);
+        }
+        let port = (proto != Proto::Icmp).then_some(Echo::PORT);
+        self.lab.trace(node, &from.name, to, proto, port)
+    }
+
+    /// As [`Checks::ping`], where policy may deny it.
+    fn ping_from(
+        &mut self,
+        group: &'static str,
+        (node, from): (usize, &Attached),
+        to: IpAddr,
+    ) -> Result<(), LabError> {
+        if self.expected(node, from, to, Proto::Icmp)? {
+            return self.ping(group, &from.netns, to);
+        }
+        let pinged = ping(&from.netns, to, 1, 10)?;
+        let detail = format!("policy denies it; {} of {} answered", pinged.received, pinged.sent);
+        self.add(group, &from.netns, to, pinged.received == 0, detail, None, None);
+        Ok(())
+    }
+
+    /// One exchange with the echo server at `to`, where policy may deny it.
+    fn talk(
+        &mut self,
+        group: &'static str,
+        (node, from): (usize, &Attached),
+        to: IpAddr,
+        proto: Proto,
+    ) -> Result<(), LabError> {
+        let expected = self.expected(node, from, to, proto)?;
+        let patience = if expected { PATIENCE } else { SILENCE };
+        let got = match proto {
+            Proto::Udp => udp_echo_in(from.netns.path(), to, 1200, patience),
+            _ => tcp_echo_in(from.netns.path(), to, patience),
+        };
+        match got {
+            Ok(_) if !expected => {
+                self.add(group, &from.netns, to, false, "policy denies it; answered".into(), None, None);
+            }
+            Err(_) if !expected => {
+                self.add(group, &from.netns, to, true, "policy denies it; no answer".into(), None, None);
+            }
+            got => self.probe(group, &from.netns, to, got),
+        }
         Ok(())
     }
 

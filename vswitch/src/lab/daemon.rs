@@ -7,14 +7,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use control::api::{DropInfo, Request, StatusReport};
+use control::api::{DropInfo, Proto, Request, StatusReport, Trace, TraceReport};
 use control::client::Client;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
-use super::attach::{Attached, Cni};
+use super::attach::{Attached, Cni, PodName};
 use super::bed::{Bed, Shape};
 use super::error::LabError;
+use super::manifests::Manifests;
 use super::netns::Netns;
 use super::plan::TunnelKind;
 use super::programs::Programs;
@@ -243,11 +245,14 @@ pub struct Options {
     pub tunnel: TunnelKind,
     /// Lines added to every node's configuration, e.g. a `[metrics]` section.
     pub extra: String,
+    /// Run under the policies of this directory: every node reads one copy of it, to which a Pod object is added for
+    /// each pod that [`Lab::pod`] attaches.
+    pub policy: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { shape: Shape::default(), tunnel: TunnelKind::Vxlan, extra: String::new() }
+        Options { shape: Shape::default(), tunnel: TunnelKind::Vxlan, extra: String::new(), policy: None }
     }
 }
 
@@ -261,6 +266,8 @@ pub struct Lab {
     pub bed: Bed,
     /// The programs in use.
     pub programs: Programs,
+    /// The manifests that every node reads, when it runs under policy.
+    pub manifests: Option<Manifests>,
     options: Options,
     stop: Stop,
 }
@@ -286,7 +293,9 @@ impl Lab {
         stop.check()?;
         let bed = Bed::build(options.shape)?;
         let daemons = bed.nodes.iter().map(|_| None).collect();
-        Ok(Lab { daemons, bed, programs: programs.clone(), options, stop: stop.clone() })
+        let copy = |from: &PathBuf| Manifests::copy(from, &bed.dir().join("manifests"));
+        let manifests = options.policy.as_ref().map(copy).transpose()?;
+        Ok(Lab { daemons, bed, programs: programs.clone(), manifests, options, stop: stop.clone() })
     }
 
     /// Writes node `i`'s configuration (counted from 0) and returns its path.
@@ -298,7 +307,8 @@ impl Lab {
         let dir = self.bed.dir().join(format!("n{}", plan.n));
         fs::create_dir_all(&dir).map_err(LabError::file(&dir))?;
         let path = dir.join("vswitch.toml");
-        let mut text = plan.config(self.options.tunnel, self.bed.dir(), "eth0", &self.bed.plans());
+        let manifests = self.manifests.as_ref().map(Manifests::dir);
+        let mut text = plan.config(self.options.tunnel, self.bed.dir(), "eth0", &self.bed.plans(), manifests);
         text.push_str(&self.options.extra);
         fs::write(&path, text).map_err(LabError::file(&path))?;
         Ok(path)
@@ -332,14 +342,47 @@ impl Lab {
         Cni::new(self.programs.cni(), self.run_dir(i).join("vswitchd.sock"))
     }
 
-    /// Makes a pod's namespace and attaches it to node `i` through the plugin.
+    /// Makes a pod's namespace and attaches it to node `i` through the plugin. Under policy, what is known of the pod is
+    /// written to the manifests: namespace `default`, labels `pod` (its name) and `node`.
     ///
     /// # Errors
     /// When the namespace cannot be made, or the plugin refuses.
     pub fn pod(&self, i: usize, name: &str) -> Result<Attached, LabError> {
         self.stop.check()?;
         let netns = Netns::new(&self.bed.name(name))?;
-        Attached::add(self.cni(i), netns, name)
+        let pod = Attached::add(self.cni(i), netns, &PodName::new("default", name), &[])?;
+        if let Some(manifests) = &self.manifests {
+            let node = format!("n{}", i + 1);
+            let labels = json!({"pod": name, "node": node});
+            manifests.write(&format!("lab-pod-{name}"), &[pod.object(&node, &labels, &json!([]))])?;
+        }
+        Ok(pod)
+    }
+
+    /// Waits until everything written to the manifests so far is in force on every node that runs.
+    ///
+    /// # Errors
+    /// [`LabError::NotInForce`] after 5 s.
+    pub fn settle(&self) -> Result<(), LabError> {
+        let Some(manifests) = &self.manifests else { return Ok(()) };
+        manifests.settle(&self.daemons)
+    }
+
+    /// Whether the packet arrives, as the daemon of the sender's node (`i`) explains it.
+    ///
+    /// # Errors
+    /// When the daemon does not answer, or does not know the pod.
+    pub fn trace(
+        &self,
+        i: usize,
+        from: &PodName,
+        to: IpAddr,
+        proto: Proto,
+        port: Option<u16>,
+    ) -> Result<bool, LabError> {
+        let Some(daemon) = self.daemon(i) else { return Ok(false) };
+        let trace = Request::Trace(Trace { from: from.to_string(), to, port, proto });
+        Ok(daemon.ask::<TraceReport>(&trace)?.delivered)
     }
 
     /// Packets dropped on node `i` for reasons whose name contains `word`, as the control socket tells.

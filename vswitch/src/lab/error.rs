@@ -129,9 +129,16 @@ pub enum LabError {
         /// Largest value.
         max: usize,
     },
-    /// `--policy` is not in this version.
-    #[error("--policy {}: the lab of this version runs without policies", .0.display())]
-    PolicyUnsupported(PathBuf),
+    /// What was written to the manifests is not in force yet.
+    #[error("the manifests of {} were not in force on node {node} after {seconds} s", path.display())]
+    NotInForce {
+        /// Their directory.
+        path: PathBuf,
+        /// The node.
+        node: usize,
+        /// How long we waited.
+        seconds: u64,
+    },
     /// Not root, and a user namespace does not help either.
     #[error("the lab needs root, or a /dev/net/tun that users may open ({source}); run it with sudo")]
     NeedsRoot {

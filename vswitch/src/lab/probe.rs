@@ -16,7 +16,7 @@ use super::enter::within;
 use super::error::LabError;
 
 /// How long a probe waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 /// How often a serving thread looks whether it should end.
 const GLANCE: Duration = Duration::from_millis(50);
 /// Bytes written or read at once.
@@ -111,14 +111,14 @@ fn listener(port: u16) -> Result<Socket, LabError> {
 
 /// Connects from `netns` to `to`, with cubic: the default here may be BBR, whose pacing timers measure the machine
 /// and not the path.
-fn connect(netns: &Path, to: SocketAddr) -> Result<TcpStream, LabError> {
+fn connect(netns: &Path, to: SocketAddr, patience: Duration) -> Result<TcpStream, LabError> {
     within(netns, || {
         let open = || {
             let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
             socket.set_tcp_congestion(b"cubic")?;
-            socket.connect_timeout(&to.into(), PATIENCE)?;
-            socket.set_write_timeout(Some(PATIENCE))?;
-            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.connect_timeout(&to.into(), patience)?;
+            socket.set_write_timeout(Some(patience))?;
+            socket.set_read_timeout(Some(patience))?;
             Ok(TcpStream::from(socket))
         };
         open().map_err(LabError::socket("TCP connect"))
@@ -130,8 +130,13 @@ fn connect(netns: &Path, to: SocketAddr) -> Result<TcpStream, LabError> {
 /// # Errors
 /// When the connection fails or times out (3 s), or other bytes come back.
 pub fn tcp_echo(netns: &Path, to: IpAddr) -> Result<Duration, LabError> {
+    tcp_echo_in(netns, to, PATIENCE)
+}
+
+/// As [`tcp_echo`], where each step may take `patience`.
+pub(super) fn tcp_echo_in(netns: &Path, to: IpAddr, patience: Duration) -> Result<Duration, LabError> {
     let began = Instant::now();
-    let mut stream = connect(netns, SocketAddr::new(to, Echo::PORT))?;
+    let mut stream = connect(netns, SocketAddr::new(to, Echo::PORT), patience)?;
     let line = pattern(to, 64);
     let mut answer = vec![0; line.len()];
     stream
@@ -146,11 +151,21 @@ pub fn tcp_echo(netns: &Path, to: IpAddr) -> Result<Duration, LabError> {
 /// # Errors
 /// When nothing or something else comes back, or an ICMP error does.
 pub fn udp_echo(netns: &Path, to: IpAddr, size: usize) -> Result<Duration, LabError> {
+    udp_echo_in(netns, to, size, PATIENCE)
+}
+
+/// As [`udp_echo`], where the answer may take `patience`.
+pub(super) fn udp_echo_in(
+    netns: &Path,
+    to: IpAddr,
+    size: usize,
+    patience: Duration,
+) -> Result<Duration, LabError> {
     let began = Instant::now();
     let datagram = pattern(to, size);
     let answer = within(netns, || -> io::Result<Vec<u8>> {
         let socket = UdpSocket::bind(any(to))?;
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(patience))?;
         socket.connect((to, Echo::PORT))?;
         socket.send(&datagram)?;
         let mut answer = vec![0; 65_536];
@@ -204,7 +219,7 @@ pub fn blast(netns: &Path, far: &Path, to: IpAddr, length: Duration) -> Result<B
     let listener = within(far, || listener(PORT))??;
     std::thread::scope(|scope| {
         let sink = scope.spawn(|| drain(&listener));
-        let sent = connect(netns, SocketAddr::new(to, PORT)).and_then(|mut stream| {
+        let sent = connect(netns, SocketAddr::new(to, PORT), PATIENCE).and_then(|mut stream| {
             let (chunk, began) = (vec![0x5a; CHUNK], Instant::now());
             while began.elapsed() < length {
                 stream.write_all(&chunk).map_err(LabError::socket("TCP stream"))?;
@@ -239,7 +254,7 @@ pub fn transfer(netns: &Path, far: &Path, to: IpAddr, bytes: u64) -> Result<Blas
     let listener = within(far, || listener(PORT))??;
     std::thread::scope(|scope| {
         let check = scope.spawn(|| verify(&listener, to, bytes));
-        let sent = connect(netns, SocketAddr::new(to, PORT)).and_then(|mut stream| {
+        let sent = connect(netns, SocketAddr::new(to, PORT), PATIENCE).and_then(|mut stream| {
             stream
                 .set_write_timeout(Some(Duration::from_secs(30)))
                 .map_err(LabError::socket("TCP stream"))?;
