@@ -345,7 +345,7 @@ fn what_the_tables_say_is_what_packets_experience() {
 
 fn play() {
     let stop = Stop::default();
-    let mut lab = Lab::bed_only(&programs(), Options::default(), &stop).unwrap();
+    let mut lab = Lab::bed_only(programs(), Options::default(), &stop).unwrap();
     let manifests = lab.bed.dir().join("manifests");
     std::fs::create_dir(&manifests).unwrap();
     for node in 0..2 {
