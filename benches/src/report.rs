@@ -67,6 +67,8 @@ pub struct Comparison {
     pub rows: Vec<Measured>,
     /// Attaching and detaching.
     pub cni: Option<Timings>,
+    /// Policy at scale.
+    pub policy: Option<crate::policy::Figures>,
 }
 
 impl Comparison {
@@ -99,6 +101,9 @@ impl Comparison {
         }
         if let Some(cni) = &self.cni {
             text.push_str(&cni_lines(cni));
+        }
+        if let Some(policy) = &self.policy {
+            text.push_str(&policy.table());
         }
         text
     }

@@ -9,7 +9,7 @@ use vswitch::lab::{Programs, Stop};
 use vswitch_benches::cubic::Allowed;
 use vswitch_benches::report::{Comparison, Measured};
 use vswitch_benches::rows::Row;
-use vswitch_benches::{cni, iperf};
+use vswitch_benches::{cni, iperf, policy};
 
 /// Compares pod networks in interleaved pairs. Needs root.
 #[derive(Debug, Parser)]
@@ -20,7 +20,7 @@ struct Args {
     /// Seconds of each run after its warm-up.
     #[arg(long, default_value_t = 4)]
     seconds: u32,
-    /// Rows, by their short names: aa g1 g2 g4 g5 cni.
+    /// Rows, by their short names: aa g1 g2 g4 g5 cni policy.
     #[arg(long, value_delimiter = ',')]
     rows: Vec<String>,
     /// Two pairs of two seconds.
@@ -57,7 +57,10 @@ fn main() -> ExitCode {
 fn compare(args: &Args) -> anyhow::Result<Comparison> {
     let (pairs, seconds) = if args.quick { (2, 2) } else { (args.pairs.max(1), args.seconds.max(1)) };
     for id in &args.rows {
-        anyhow::ensure!(id == "cni" || Row::ALL.iter().any(|row| row.id() == id), "--rows {id}: no such row");
+        anyhow::ensure!(
+            id == "cni" || id == "policy" || Row::ALL.iter().any(|row| row.id() == id),
+            "--rows {id}: no such row"
+        );
     }
     let wanted = |id: &str| args.rows.is_empty() || args.rows.iter().any(|row| row == id);
     let (stop, programs) = (Stop::on_signals()?, Programs::find()?);
@@ -71,6 +74,7 @@ fn compare(args: &Args) -> anyhow::Result<Comparison> {
         seconds,
         rows: Vec::new(),
         cni: None,
+        policy: None,
     };
     for row in Row::ALL.into_iter().filter(|row| wanted(row.id())) {
         eprintln!("{}: {}", row.id(), row.title());
@@ -91,6 +95,10 @@ fn compare(args: &Args) -> anyhow::Result<Comparison> {
     if wanted("cni") {
         eprintln!("cni: attach and detach");
         comparison.cni = Some(cni::run(&programs, &stop, if args.quick { 10 } else { 40 })?);
+    }
+    if wanted("policy") {
+        eprintln!("policy: rules");
+        comparison.policy = Some(policy::run(&programs, &stop, &cubic, pairs, seconds)?);
     }
     if let Some(path) = &args.json {
         let file = std::fs::File::create(path).with_context(|| path.display().to_string())?;

@@ -1,0 +1,326 @@
+//! Policy at scale: the same rules as iptables rules on a kernel node and as policies on ours; and ours against itself.
+//!
+//! Two nodes over VXLAN, one pod on each; the rules stand before the receiver. Every rule names another source address and
+//! port, and the last one is the pair's own, so a list that is walked is walked to its end. As many rules again would say
+//! nothing else: what is measured is how the time of a new connection, of a round trip and of a byte depends on them.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+use serde_json::json;
+use vswitch::lab::{Bed, KernelNode, Lab, Netns, Options, Programs, Shape, Stop, Wire, within};
+
+use crate::cubic::Allowed;
+use crate::iperf;
+use crate::stats::{Ratio, mean, quantile, ratio};
+
+/// Rules the connection rates are compared at.
+const RULES: usize = 10_000;
+/// Rule counts of the curve; the first is what the others are held against.
+const CURVE: [usize; 4] = [1, 100, 10_000, 100_000];
+/// Rules of one policy: what Calico's API takes, rounded.
+const OF_POLICY: usize = 1000;
+/// Clients that connect at the same time.
+const CLIENTS: usize = 8;
+const PORT: u16 = 8080;
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+pub struct Figures {
+    /// Connections a second with [`RULES`] iptables rules, one run of each pair.
+    pub iptables: Vec<f64>,
+    /// The same with as many policy rules of ours.
+    pub ours: Vec<f64>,
+    /// Ours against itself, by number of rules.
+    pub curve: Vec<Point>,
+}
+
+/// One number of rules against one rule.
+#[derive(Debug, Serialize)]
+pub struct Point {
+    /// How many rules.
+    pub rules: usize,
+    /// TCP throughput, Gbit/s, in pairs: one rule, and this many.
+    pub gbit_s: Vec<[f64; 2]>,
+    /// Median round trip of one byte over TCP, microseconds, likewise.
+    pub rtt_us: Vec<[f64; 2]>,
+    /// Connections a second, likewise.
+    pub connects: Vec<[f64; 2]>,
+}
+
+/// Measures everything: `pairs` pairs of `seconds` seconds.
+///
+/// # Errors
+/// When a network cannot be built or a run fails.
+pub fn run(programs: &Programs, stop: &Stop, cubic: &Allowed, pairs: usize, seconds: u32) -> Result<Figures> {
+    let length = Duration::from_secs(seconds.into());
+    let (mut iptables, mut ours) = (Vec::new(), Vec::new());
+    {
+        let kernel = Kernel::build(cubic)?;
+        let switch = Ours::build(programs, stop, cubic, RULES)?;
+        for pair in 0..pairs {
+            for side in if pair % 2 == 0 { [0, 1] } else { [1, 0] } {
+                stop.check()?;
+                if side == 0 {
+                    iptables.push(connects(&kernel.from, &kernel.far, kernel.to, length)?);
+                } else {
+                    ours.push(switch.connects(length)?);
+                }
+            }
+        }
+    }
+    let one = Ours::build(programs, stop, cubic, CURVE[0])?;
+    let mut curve = Vec::new();
+    for &rules in &CURVE[1..] {
+        let many = Ours::build(programs, stop, cubic, rules)?;
+        let mut point = Point { rules, gbit_s: Vec::new(), rtt_us: Vec::new(), connects: Vec::new() };
+        for pair in 0..pairs {
+            let mut got = [[0.0; 3]; 2];
+            for side in if pair % 2 == 0 { [0, 1] } else { [1, 0] } {
+                stop.check()?;
+                let network = if side == 0 { &one } else { &many };
+                got[side] = [
+                    iperf::run(network.from(), network.far(), network.to(), seconds)?.gbit_s,
+                    round_trip(network.from(), network.far(), network.to(), length)?,
+                    network.connects(length)?,
+                ];
+            }
+            point.gbit_s.push([got[0][0], got[1][0]]);
+            point.rtt_us.push([got[0][1], got[1][1]]);
+            point.connects.push([got[0][2], got[1][2]]);
+        }
+        curve.push(point);
+    }
+    Ok(Figures { iptables, ours, curve })
+}
+
+impl Figures {
+    /// The table.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let pairs: Vec<f64> = self.iptables.iter().zip(&self.ours).map(|(a, b)| b / a).collect();
+        let mut text = format!(
+            "\n{RULES} rules, {CLIENTS} clients: {:.0} connections/s with iptables, {:.0} with vswitch: {}\n",
+            mean(&self.iptables),
+            mean(&self.ours),
+            shown(ratio(&pairs))
+        );
+        let _ = writeln!(
+            text,
+            "{:>8} {:>22} {:>22} {:>22}",
+            "rules", "Gbit/s / 1 rule", "rtt / 1 rule", "connects / 1 rule"
+        );
+        for point in &self.curve {
+            let of = |pairs: &[[f64; 2]]| shown(ratio(&pairs.iter().map(|[a, b]| b / a).collect::<Vec<_>>()));
+            let _ = writeln!(
+                text,
+                "{:>8} {:>22} {:>22} {:>22}",
+                point.rules,
+                of(&point.gbit_s),
+                of(&point.rtt_us),
+                of(&point.connects)
+            );
+        }
+        text
+    }
+}
+
+fn shown(ratio: Option<Ratio>) -> String {
+    ratio.map_or_else(|| "-".to_owned(), |r| format!("{:.3} ({:.3} - {:.3})", r.mean, r.low, r.high))
+}
+
+/// Source address and port of rule `i`; nobody has them.
+fn stranger(i: usize) -> (Ipv4Addr, u16) {
+    let low = u32::try_from(i).unwrap_or(0);
+    (Ipv4Addr::from_bits(0x0b00_0001 + low), 1024 + (low % 60_000) as u16)
+}
+
+struct Kernel {
+    from: Netns,
+    far: Netns,
+    to: IpAddr,
+    _bed: Bed,
+}
+
+impl Kernel {
+    fn build(cubic: &Allowed) -> Result<Kernel> {
+        let bed = Bed::build(Shape::default())?;
+        let pod = |i: usize| {
+            let wire = Wire::Vxlan { checksum: false };
+            KernelNode::new(&bed.nodes[i], bed.plan(i), wire, 1500, &bed.plans())?.pod(&bed.nodes[i])
+        };
+        let (from, far) = (pod(0)?, pod(1)?);
+        let mut rules = String::from("*filter\n:POLICY - [0:0]\n");
+        let _ = writeln!(rules, "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT");
+        let _ = writeln!(rules, "-A FORWARD -d {} -j POLICY", far.v4);
+        for (addr, port) in (1..RULES).map(stranger) {
+            let _ = writeln!(rules, "-A POLICY -s {addr}/32 -p tcp --dport {port} -j ACCEPT");
+        }
+        let _ = writeln!(rules, "-A POLICY -s {} -p tcp -j ACCEPT\n-A POLICY -j DROP\nCOMMIT", from.v4);
+        let path = bed.dir().join("rules");
+        fs::write(&path, rules)?;
+        bed.nodes[1].run(&format!("iptables-restore {}", path.display()))?;
+        cubic.pin(&from.netns)?;
+        cubic.pin(&far.netns)?;
+        let to = far.v4;
+        Ok(Kernel { from: from.netns, far: far.netns, to, _bed: bed })
+    }
+}
+
+struct Ours {
+    pods: [vswitch::lab::Attached; 2],
+    _lab: Lab,
+}
+
+impl Ours {
+    fn build(programs: &Programs, stop: &Stop, cubic: &Allowed, rules: usize) -> Result<Ours> {
+        let dir = std::env::temp_dir().join(format!("vswitch-compare-{}-{rules}", std::process::id()));
+        fs::create_dir_all(&dir)?;
+        let written = policies(&dir, rules);
+        let options = Options { policy: Some(dir.clone()), ..Options::default() };
+        let lab = written.and_then(|()| Ok(Lab::start(programs, options, stop)?));
+        // The lab has a copy of its own.
+        fs::remove_dir_all(&dir)?;
+        let lab = lab?;
+        let pods = [lab.pod(0, "a")?, lab.pod(1, "b")?];
+        lab.settle()?;
+        pods.iter().try_for_each(|pod| cubic.pin(&pod.netns))?;
+        let known = lab.daemon(1).context("node 2 has a daemon")?.status()?.policies;
+        ensure!(
+            known as usize == rules.div_ceil(OF_POLICY),
+            "{known} policies are in force for {rules} rules"
+        );
+        Ok(Ours { pods, _lab: lab })
+    }
+
+    fn from(&self) -> &Netns {
+        &self.pods[0].netns
+    }
+
+    fn far(&self) -> &Netns {
+        &self.pods[1].netns
+    }
+
+    fn to(&self) -> IpAddr {
+        self.pods[1].v4
+    }
+
+    fn connects(&self, length: Duration) -> Result<f64> {
+        connects(self.from(), self.far(), self.to(), length)
+    }
+}
+
+/// Calico policies before the pod on the second node: strangers' rules, and in the last one the sender's.
+fn policies(dir: &Path, rules: usize) -> Result<()> {
+    let sender = json!({"action": "Allow", "source": {"nets": ["10.244.1.0/24"]}});
+    let strange = |i: usize| {
+        let (addr, port) = stranger(i);
+        let source = json!({"nets": [format!("{addr}/32")]});
+        json!({"action": "Allow", "protocol": "TCP", "source": source, "destination": {"ports": [port]}})
+    };
+    for (n, first) in (0..rules).step_by(OF_POLICY).enumerate() {
+        let last = (first + OF_POLICY).min(rules);
+        let mut ingress: Vec<_> = (first + 1..last).map(strange).collect();
+        ingress.push(if last == rules { sender.clone() } else { strange(last) });
+        let object = json!({
+            "apiVersion": "projectcalico.org/v3", "kind": "GlobalNetworkPolicy",
+            "metadata": {"name": format!("rules-{n:03}")},
+            "spec": {"order": n, "selector": "pod == 'b'",
+                "types": ["Ingress"], "ingress": ingress}
+        });
+        fs::write(dir.join(format!("{n:03}.json")), object.to_string())?;
+    }
+    Ok(())
+}
+
+/// Connections a second: connect, a byte there, a byte back, reset.
+fn connects(from: &Netns, far: &Netns, to: IpAddr, length: Duration) -> Result<f64> {
+    let stop = AtomicBool::new(false);
+    let counted = serving(far, &stop, || {
+        within(from.path(), || {
+            std::thread::scope(|scope| {
+                let client = || -> std::io::Result<u64> {
+                    let (began, mut count) = (Instant::now(), 0);
+                    while began.elapsed() < length {
+                        let mut stream = connect(to)?;
+                        exchange(&mut stream)?;
+                        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+                        count += 1;
+                    }
+                    Ok(count)
+                };
+                let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(client)).collect();
+                let ends =
+                    clients.into_iter().map(|c| c.join().unwrap_or_else(|p| std::panic::resume_unwind(p)));
+                ends.sum::<std::io::Result<u64>>()
+            })
+        })
+    })??;
+    #[allow(clippy::cast_precision_loss)] // thousands a second
+    Ok(counted.context("connect")? as f64 / length.as_secs_f64())
+}
+
+/// Median microseconds of one byte there and back on an open connection.
+fn round_trip(from: &Netns, far: &Netns, to: IpAddr, length: Duration) -> Result<f64> {
+    let stop = AtomicBool::new(false);
+    let times = serving(far, &stop, || {
+        within(from.path(), || -> std::io::Result<Vec<f64>> {
+            let (mut stream, began, mut times) = (connect(to)?, Instant::now(), Vec::new());
+            while began.elapsed() < length {
+                let sent = Instant::now();
+                exchange(&mut stream)?;
+                times.push(sent.elapsed().as_secs_f64() * 1e6);
+            }
+            Ok(times)
+        })
+    })??;
+    Ok(quantile(&times.context("round trips")?, 0.5))
+}
+
+fn connect(to: IpAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&SocketAddr::new(to, PORT), Duration::from_secs(3))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+    Ok(stream)
+}
+
+fn exchange(stream: &mut TcpStream) -> std::io::Result<()> {
+    stream.write_all(b"?")?;
+    stream.read_exact(&mut [0])
+}
+
+/// Runs `clients` while an echo server listens in `far`.
+fn serving<T>(far: &Netns, stop: &AtomicBool, clients: impl FnOnce() -> T) -> Result<T> {
+    let listener = within(far.path(), || TcpListener::bind(("0.0.0.0", PORT)))??;
+    listener.set_nonblocking(false)?;
+    Ok(std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                while let Ok((mut stream, _)) = listener.accept() {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let _ = stream.set_nodelay(true);
+                    let mut byte = [0];
+                    while matches!(stream.read(&mut byte), Ok(1)) && stream.write_all(&byte).is_ok() {}
+                }
+            });
+        }
+        let done = clients();
+        stop.store(true, Ordering::Relaxed);
+        // Each server waits in accept: one last connection for each lets it see that it is over.
+        let _ = within(far.path(), || {
+            for _ in 0..CLIENTS {
+                let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, PORT));
+            }
+        });
+        done
+    }))
+}
