@@ -78,8 +78,10 @@ fn asked(p: &Parsed) -> Packet {
 }
 
 impl NaiveNode {
-    /// The verdict about a frame at `now_ms`, with `world` in force as `snap`. `host_checks`: it came from a port, whose
-    /// link layer is checked.
+    /// The verdict about a frame at `now_ms`, with `world` in force beside the routes of `snap`.
+    ///
+    /// # Panics
+    /// When `snap` routes to a port that it does not have.
     pub fn verdict(
         &mut self,
         snap: &Snapshot,
