@@ -162,7 +162,7 @@ fn fragments_follow_policy_as_it_changes() {
     }
 }
 
-/// A million datagrams that are never finished take a fixed amount of memory, and push out only their own sender's.
+/// Datagrams that are never finished take a fixed amount of memory, and push out only their own sender's.
 #[test]
 fn a_flood_of_fragments_leaves_others_alone() {
     let mut range = range();

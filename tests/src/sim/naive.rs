@@ -44,10 +44,17 @@ struct Ends {
 }
 
 /// What is known of a datagram from its first fragment.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 struct First {
     packet: Packet,
     dropped: Option<DropReason>,
+}
+
+impl First {
+    /// Does another first fragment of the datagram say the same?
+    fn agrees(&self, other: &First) -> bool {
+        self.packet == other.packet && self.dropped.is_some() == other.dropped.is_some()
+    }
 }
 
 struct Datagram {
@@ -71,8 +78,10 @@ fn asked(p: &Parsed) -> Packet {
 }
 
 impl NaiveNode {
-    /// The verdict about a frame at `now_ms`, with `world` in force as `snap`. `host_checks`: it came from a port, whose
-    /// link layer is checked.
+    /// The verdict about a frame at `now_ms`, with `world` in force beside the routes of `snap`.
+    ///
+    /// # Panics
+    /// When `snap` routes to a port that it does not have.
     pub fn verdict(
         &mut self,
         snap: &Snapshot,
@@ -210,7 +219,9 @@ impl NaiveNode {
         };
         let datagram = &mut lane[at];
         let (start, end) = (u32::from(p.frag_offset), u32::from(p.frag_offset) + u32::from(p.frag_len));
-        if (is_first && datagram.first != Some(first)) || !datagram.takes(start, end, !p.frag_more) {
+        if (is_first && !datagram.first.is_some_and(|seen| seen.agrees(&first)))
+            || !datagram.takes(start, end, !p.frag_more)
+        {
             datagram.first = None;
         }
         let Some(first) = datagram.first else { return Some(DropReason::FragmentOverlap) };

@@ -5,7 +5,8 @@
 //! lies in arrays made once. The decision itself is [`crate::pipeline`]'s.
 //!
 //! * `mod.rs`: from a port: admit, decide, forward.
-//! * `track.rs`: the decision: flow cache, connection table, policy, fragments.
+//! * `track.rs`: the decision: flow cache, connection table, policy.
+//! * `fragment.rs`: what becomes of fragments after it.
 //! * `deliver.rs`: writing to ports, with the offloads the port has.
 //! * `tunnel.rs`: toward peers: trains for the uplink.
 //! * `uplink.rs`: from peers: decapsulate, merge, deliver.
@@ -13,6 +14,7 @@
 
 mod answer;
 mod deliver;
+mod fragment;
 mod track;
 mod tunnel;
 mod uplink;
@@ -84,7 +86,7 @@ struct Core {
     pool: Pool,
     flows: FlowCache<Remembered>,
     conntrack: Arc<Conntrack>,
-    frags: FragTable<track::First>,
+    frags: FragTable<fragment::First>,
     events: Arc<Events>,
     /// Time since boot at the caller's time 0.
     boot: Duration,

@@ -13,7 +13,6 @@ use policy::conntrack::{
     Direction, Epoch, Found, OpenError, Opener, Opening, Rules, Slot, Step, Tick, Tracked, Transport,
 };
 use policy::conntrack::{MTU_FLOOR_V4, MTU_FLOOR_V6, Tuple};
-use policy::frag::{Fate, FragKey, Piece};
 use policy::model::{self, Packet as Asked};
 use policy::{By, Decision, FlowKey, PEER_BIT};
 
@@ -161,7 +160,7 @@ impl Core {
 
     /// Judges a known flow by tables that are newer than its last verdict; `key` is a packet of it from `ends.from` to
     /// `ends.to`. Why the flow must end; none = it goes on.
-    fn judge_again(
+    pub(super) fn judge_again(
         &self,
         snap: &Snapshot,
         ends: Ends,
@@ -235,74 +234,6 @@ impl Core {
         }
         action
     }
-
-    /// A fragment shares the fate of its datagram's first, and no two that pass overlap.
-    fn fragment(
-        &mut self,
-        snap: &Snapshot,
-        from: Ingress<'_>,
-        p: &Parsed,
-        r: &Remembered,
-        now: Tick,
-    ) -> Action {
-        // IPv6 datagrams are told apart without their protocol (RFC 8200, section 4.5).
-        let proto = if p.v6 { 0 } else { p.proto };
-        let key = FragKey { src: p.src, dst: p.dst, proto, id: p.frag_id, ingress: from.id() };
-        let piece = Piece { offset: u32::from(p.frag_offset), len: u32::from(p.frag_len), more: p.frag_more };
-        let own = match r.action {
-            Action::Drop(reason) => Some(reason),
-            _ => None,
-        };
-        let (fate, unknown) = if p.frag == Frag::First {
-            let first = First { sport: p.sport, dport: p.dport, proto: p.proto, dropped: own };
-            (self.frags.first(&key, piece, first, now), DropReason::FragmentLimit)
-        } else {
-            (self.frags.later(&key, piece, now), DropReason::FragmentUnmatched)
-        };
-        match fate {
-            Fate::Follows(First { dropped: Some(reason), .. }) => Action::Drop(reason),
-            Fate::Follows(first) if r.guarded && own.is_none() && p.frag == Frag::Later => {
-                self.later_denied(snap, from, p, r.action, first, now).map_or(r.action, Action::Drop)
-            }
-            Fate::Follows(_) => r.action,
-            Fate::Poisoned => Action::Drop(DropReason::FragmentOverlap),
-            Fate::Tiny => Action::Drop(DropReason::TinyFragment),
-            Fate::Unknown | Fate::NoRoom if r.guarded => Action::Drop(own.unwrap_or(unknown)),
-            Fate::Unknown | Fate::NoRoom => r.action,
-        }
-    }
-
-    /// Why a later fragment does not pass, though its first did: the tables may have changed since.
-    fn later_denied(
-        &self,
-        snap: &Snapshot,
-        from: Ingress<'_>,
-        p: &Parsed,
-        action: Action,
-        first: First,
-        now: Tick,
-    ) -> Option<DropReason> {
-        let First { sport, dport, proto, .. } = first;
-        let key = FlowKey { sport, dport, proto, frag: 0, ..flow_key(from, p) };
-        let ends = Ends::of(from, action);
-        let Some(found) = self.conntrack.lookup(&Tuple::from(&key), now) else {
-            return judge::judge(snap, ends, &asked(&key)).denied();
-        };
-        if Epoch::of(snap.epoch).newer(found.epoch) {
-            return self.judge_again(snap, ends, &key, found, now);
-        }
-        let step = self.conntrack.packet(found.slot, found.direction, Transport::Other, now);
-        (step == Step::Revoked).then_some(DropReason::PolicyRevoked)
-    }
-}
-
-/// What a datagram's first fragment said, and why it did not pass.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct First {
-    sport: u16,
-    dport: u16,
-    proto: u8,
-    dropped: Option<DropReason>,
 }
 
 /// The step of a packet of a remembered flow; none = it must be decided anew.
