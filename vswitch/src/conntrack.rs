@@ -16,7 +16,7 @@ pub type Conntrack = Table<Mapping>;
 
 /// Flows the table is rated for. Only what is used takes memory.
 const CAPACITY: u32 = 1 << 20;
-/// Ports and peers that are counted apart.
+/// Ports, and pods of peers, that are counted apart.
 const PORTS: u32 = 4096;
 const PEERS: u32 = 4096;
 
@@ -29,6 +29,14 @@ pub enum ConntrackError {
     /// The table does not fit.
     #[error("connection table")]
     Table(#[from] TableError),
+}
+
+/// Who opened a flow that came from a peer: the pod with this address, apart from the node's other pods, as far as there
+/// are counts for all.
+#[must_use]
+pub fn remote(src: u128) -> Opener {
+    let folded = (src as u64) ^ (src >> 64) as u64;
+    Opener::Peer((folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44) as u32)
 }
 
 /// Now, as the table counts time: by a clock that goes on over restarts of the process.

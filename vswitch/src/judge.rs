@@ -72,6 +72,12 @@ impl Ends {
     pub fn guarded(self, snap: &Snapshot) -> bool {
         [self.from, self.to].into_iter().flatten().any(|id| snap.guard(id).is_some_and(|g| !g.is_open()))
     }
+
+    /// Is any policy staged at either end? Then new flows are judged to be counted, though nothing may be enforced.
+    #[inline]
+    pub fn watched(self, snap: &Snapshot) -> bool {
+        [self.from, self.to].into_iter().flatten().any(|id| snap.guard(id).is_some_and(|g| g.has_staged()))
+    }
 }
 
 /// What both ends say. The receiver is not asked when the sender may not send.
@@ -130,7 +136,7 @@ pub fn guard<'a>(
 
 #[inline]
 fn ask(snap: &Snapshot, id: u32, direction: Direction, packet: &Packet) -> Option<Decision> {
-    if snap.guard(id).is_none_or(|g| g.is_open()) {
+    if snap.guard(id).is_none_or(|g| g.is_open() && !g.has_staged()) {
         return None;
     }
     let (guard, forwarded) = guard(snap, id, direction, packet)?;

@@ -28,7 +28,7 @@ pub(super) fn first(chunk: u8, pickup: bool) -> Option<State> {
     match chunk {
         INIT => Some(State::SctpInit),
         INIT_ACK | ABORT | SHUTDOWN..=COOKIE_ACK | SHUTDOWN_COMPLETE => None,
-        _ if pickup => Some(State::SctpEstablished),
+        _ if pickup => Some(State::SctpMidway),
         _ => None,
     }
 }
@@ -39,7 +39,9 @@ pub(super) fn next(state: State, direction: Direction, chunk: u8) -> Next {
     use Next::{Go, Invalid, Reopen, Stay};
     use State::*;
     match (state, direction, chunk) {
-        (SctpInit | SctpInitAck | SctpCookie | SctpEstablished | SctpShutdown, _, ABORT) => Go(SctpClosed),
+        (SctpInit | SctpInitAck | SctpCookie | SctpEstablished | SctpShutdown | SctpMidway, _, ABORT) => {
+            Go(SctpClosed)
+        }
 
         // Both ends may send INIT at once (RFC 9260, section 5.2.1).
         (SctpInit, _, INIT) => Stay,
@@ -54,7 +56,9 @@ pub(super) fn next(state: State, direction: Direction, chunk: u8) -> Next {
         (SctpCookie, Reply, COOKIE_ACK) => Go(SctpEstablished),
         (SctpCookie, ..) => Invalid,
 
-        (SctpEstablished, _, SHUTDOWN) => Go(SctpShutdown),
+        (SctpEstablished | SctpMidway, _, SHUTDOWN) => Go(SctpShutdown),
+        (SctpMidway, Reply, _) => Go(SctpEstablished),
+        (SctpMidway, Original, _) => Stay,
         (SctpEstablished, ..) => Stay,
 
         (SctpShutdown, _, SHUTDOWN_COMPLETE) => Go(SctpClosed),
@@ -66,8 +70,8 @@ pub(super) fn next(state: State, direction: Direction, chunk: u8) -> Next {
         (SctpClosed, ..) => Invalid,
 
         (
-            SynSent | SynBoth | SynReceived | Established | FinOriginal | FinReply | Closing | TimeWait
-            | Reset,
+            SynSent | SynBoth | SynReceived | Midway | Established | FinOriginal | FinReply | Closing
+            | TimeWait | Reset,
             ..,
         )
         | (

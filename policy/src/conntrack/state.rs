@@ -52,10 +52,14 @@ pub enum State {
     SctpClosed = 22,
     /// A policy change ended it: packets of both directions are refused until the tombstone expires.
     Revoked = 23,
+    /// TCP: taken up in the middle, by a segment of the opener; the other end has not spoken since.
+    Midway = 24,
+    /// SCTP: the same.
+    SctpMidway = 25,
 }
 
 /// Every state, in the order of their values.
-pub(super) const STATES: [State; 22] = [
+pub(super) const STATES: [State; 24] = [
     State::SynSent,
     State::SynBoth,
     State::SynReceived,
@@ -78,6 +82,8 @@ pub(super) const STATES: [State; 22] = [
     State::SctpShutdown,
     State::SctpClosed,
     State::Revoked,
+    State::Midway,
+    State::SctpMidway,
 ];
 
 impl State {
@@ -94,6 +100,7 @@ impl State {
             Self::SynSent | Self::SynBoth | Self::SynReceived => true,
             Self::UdpUnreplied | Self::IcmpUnreplied | Self::OtherUnreplied => true,
             Self::SctpInit | Self::SctpInitAck | Self::SctpCookie => true,
+            Self::Midway | Self::SctpMidway => true,
             Self::Established | Self::FinOriginal | Self::FinReply | Self::UdpReplied => false,
             Self::IcmpReplied | Self::OtherReplied | Self::SctpEstablished => false,
             Self::Closing | Self::TimeWait | Self::Reset => false,
@@ -111,7 +118,13 @@ impl State {
     pub(super) fn two_way(self) -> bool {
         !matches!(
             self,
-            Self::SynSent | Self::UdpUnreplied | Self::IcmpUnreplied | Self::OtherUnreplied | Self::SctpInit
+            Self::SynSent
+                | Self::UdpUnreplied
+                | Self::IcmpUnreplied
+                | Self::OtherUnreplied
+                | Self::SctpInit
+                | Self::Midway
+                | Self::SctpMidway
         )
     }
 
@@ -119,12 +132,14 @@ impl State {
     pub(super) fn belongs_to(self, proto: u8) -> bool {
         use super::tuple::{ICMP, ICMPV6, SCTP, TCP, UDP};
         match self {
-            Self::SynSent | Self::SynBoth | Self::SynReceived | Self::Established => proto == TCP,
+            Self::SynSent | Self::SynBoth | Self::SynReceived | Self::Established | Self::Midway => {
+                proto == TCP
+            }
             Self::FinOriginal | Self::FinReply | Self::Closing | Self::TimeWait | Self::Reset => proto == TCP,
             Self::UdpUnreplied | Self::UdpReplied => proto == UDP,
             Self::IcmpUnreplied | Self::IcmpReplied => matches!(proto, ICMP | ICMPV6),
             Self::OtherUnreplied | Self::OtherReplied => !matches!(proto, TCP | UDP | ICMP | ICMPV6 | SCTP),
-            Self::SctpInit | Self::SctpInitAck | Self::SctpCookie => proto == SCTP,
+            Self::SctpInit | Self::SctpInitAck | Self::SctpCookie | Self::SctpMidway => proto == SCTP,
             Self::SctpEstablished | Self::SctpShutdown | Self::SctpClosed => proto == SCTP,
             Self::Revoked => true,
         }
@@ -135,6 +150,7 @@ impl State {
         match self {
             Self::SynSent | Self::SynBoth | Self::SynReceived => t.handshake,
             Self::SctpInit | Self::SctpInitAck | Self::SctpCookie => t.handshake,
+            Self::Midway | Self::SctpMidway => t.handshake,
             Self::Established | Self::FinOriginal | Self::FinReply => t.established,
             Self::Closing | Self::TimeWait | Self::Reset => t.closing,
             Self::SctpShutdown | Self::SctpClosed => t.closing,

@@ -47,7 +47,8 @@ fn segment(flags: u8) -> Option<Segment> {
 pub(super) fn first(flags: u8, pickup: bool) -> Option<State> {
     match segment(flags)? {
         Segment::Syn => Some(State::SynSent),
-        Segment::Ack if pickup => Some(State::Established),
+        // Unanswered, it is as cheap for a flood as a SYN, and counts as one.
+        Segment::Ack if pickup => Some(State::Midway),
         Segment::Ack | Segment::SynAck | Segment::Fin | Segment::Rst => None,
     }
 }
@@ -81,6 +82,12 @@ pub(super) fn next(state: State, direction: Direction, flags: u8) -> Next {
         (SynReceived, Reply, Fin) => Go(FinReply),
         (SynReceived, Original | Reply, Rst) => Go(Reset),
 
+        (Midway, Reply, Ack) => Go(Established),
+        (Midway, Original, Fin) => Go(FinOriginal),
+        (Midway, Reply, Fin) => Go(FinReply),
+        (Midway, Original | Reply, Rst) => Go(Reset),
+        (Midway, Original, Ack | Syn) | (Midway, Original | Reply, SynAck) | (Midway, Reply, Syn) => Stay,
+
         (Established, Original | Reply, Syn | SynAck | Ack) => Stay,
         (Established, Original, Fin) => Go(FinOriginal),
         (Established, Reply, Fin) => Go(FinReply),
@@ -102,8 +109,10 @@ pub(super) fn next(state: State, direction: Direction, flags: u8) -> Next {
         (Closing | TimeWait | Reset, Original | Reply, Syn) => Reopen,
 
         (UdpUnreplied | UdpReplied | IcmpUnreplied | IcmpReplied | OtherUnreplied | OtherReplied, ..)
-        | (SctpInit | SctpInitAck | SctpCookie | SctpEstablished | SctpShutdown | SctpClosed | Revoked, ..) => {
-            Invalid
-        }
+        | (
+            SctpInit | SctpInitAck | SctpCookie | SctpEstablished | SctpShutdown | SctpClosed | SctpMidway
+            | Revoked,
+            ..,
+        ) => Invalid,
     }
 }

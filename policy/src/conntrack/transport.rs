@@ -57,12 +57,12 @@ pub(super) fn next(state: State, direction: Direction, transport: Transport) -> 
     use State::*;
     match (state, transport) {
         (
-            SynSent | SynBoth | SynReceived | Established | FinOriginal | FinReply | Closing | TimeWait
-            | Reset,
+            SynSent | SynBoth | SynReceived | Midway | Established | FinOriginal | FinReply | Closing
+            | TimeWait | Reset,
             Transport::Tcp { flags },
         ) => tcp::next(state, direction, flags),
         (
-            SctpInit | SctpInitAck | SctpCookie | SctpEstablished | SctpShutdown | SctpClosed,
+            SctpInit | SctpInitAck | SctpCookie | SctpMidway | SctpEstablished | SctpShutdown | SctpClosed,
             Transport::Sctp { chunk },
         ) => sctp::next(state, direction, chunk),
         (UdpUnreplied, Transport::Other) => replied(direction, UdpReplied),
@@ -74,9 +74,10 @@ pub(super) fn next(state: State, direction: Direction, transport: Transport) -> 
         (Revoked, _) => Next::Invalid,
         // The tuple's protocol and the transport contradict each other.
         (
-            SynSent | SynBoth | SynReceived | Established | FinOriginal | FinReply | Closing | TimeWait
-            | Reset | SctpInit | SctpInitAck | SctpCookie | SctpEstablished | SctpShutdown | SctpClosed
-            | UdpUnreplied | UdpReplied | IcmpUnreplied | IcmpReplied | OtherUnreplied | OtherReplied,
+            SynSent | SynBoth | SynReceived | Midway | Established | FinOriginal | FinReply | Closing
+            | TimeWait | Reset | SctpInit | SctpInitAck | SctpCookie | SctpMidway | SctpEstablished
+            | SctpShutdown | SctpClosed | UdpUnreplied | UdpReplied | IcmpUnreplied | IcmpReplied
+            | OtherUnreplied | OtherReplied,
             Transport::Tcp { .. } | Transport::Sctp { .. } | Transport::Other,
         ) => Next::Invalid,
     }

@@ -202,11 +202,11 @@ fn take_conntrack(
             return Some(Opener::Port(*port));
         }
         let src = encap::to_ip(tuple.src);
-        let peer = config.peers.iter().position(|p| p.pod_cidrs.iter().any(|net| net.contains(&src)));
-        match (peer, opener) {
-            (Some(i), _) => Some(Opener::Peer(i as u32)),
-            (None, Opener::Port(0)) => Some(opener),
-            (None, _) => None,
+        let known = config.peers.iter().any(|p| p.pod_cidrs.iter().any(|net| net.contains(&src)));
+        match (known, opener) {
+            (true, _) => Some(conntrack::remote(tuple.src)),
+            (false, Opener::Port(0)) => Some(opener),
+            (false, _) => None,
         }
     };
     let seeds = crate::switch::random_seed();

@@ -4,12 +4,13 @@
 //! so that a change of the tables between the two is noticed: what was let through once is no licence for the rest.
 
 use encap::{Frag, Parsed};
-use policy::FlowKey;
-use policy::conntrack::{Epoch, Step, Tick, Transport, Tuple};
+use policy::conntrack::{Epoch, Opener, Step, Tick, Transport, Tuple};
 use policy::frag::{Fate, FragKey, Piece};
+use policy::{FlowKey, PEER_BIT};
 
 use super::Core;
 use super::track::{Remembered, asked, flow_key};
+use crate::conntrack;
 use crate::counters::DropReason;
 use crate::judge::{self, Ends};
 use crate::pipeline::{Action, Ingress};
@@ -44,7 +45,12 @@ impl Core {
     ) -> Action {
         // IPv6 datagrams are told apart without their protocol (RFC 8200, section 4.5).
         let proto = if p.v6 { 0 } else { p.proto };
-        let key = FragKey { src: p.src, dst: p.dst, proto, id: p.frag_id, ingress: from.id() };
+        // The pods of a peer are apart from each other, as this node's are.
+        let ingress = match (from, conntrack::remote(p.src)) {
+            (Ingress::Peer(_), Opener::Peer(pod)) => PEER_BIT | pod,
+            _ => from.id(),
+        };
+        let key = FragKey { src: p.src, dst: p.dst, proto, id: p.frag_id, ingress };
         let piece = Piece { offset: u32::from(p.frag_offset), len: u32::from(p.frag_len), more: p.frag_more };
         let own = match r.action {
             Action::Drop(reason) => Some(reason),

@@ -17,6 +17,7 @@ use policy::model::{self, Packet as Asked};
 use policy::{By, Decision, FlowKey, PEER_BIT};
 
 use super::Core;
+use crate::conntrack;
 use crate::counters::DropReason;
 use crate::fib::NextHop;
 use crate::judge::{self, Ends, Judgement};
@@ -131,16 +132,16 @@ impl Core {
                 lasting(action, Some((found.slot, found.direction)))
             }
             Tracked::New => {
-                let packet = asked(key);
-                let judgement =
-                    if guarded { judge::judge(snap, ends, &packet) } else { Judgement::default() };
-                if guarded {
+                let mut judgement = Judgement::default();
+                if guarded || ends.watched(snap) {
+                    let packet = asked(key);
+                    judgement = judge::judge(snap, ends, &packet);
                     self.note(snap, ends, key, &packet, &judgement);
                 }
                 if let Some(reason) = judgement.denied() {
                     return lasting(Action::Drop(reason), None);
                 }
-                let opening = Opening { opener: opener(from), epoch, rules: rules(&judgement) };
+                let opening = Opening { opener: opener(from, p.src), epoch, rules: rules(&judgement) };
                 match self.conntrack.open_flow(&tuple, transport, &opening, now) {
                     Ok(opened) => lasting(action, Some((opened.found.slot, opened.found.direction))),
                     Err(OpenError::Invalid) => passing(unless_open(DropReason::OutOfState)),
@@ -239,7 +240,7 @@ impl Core {
 /// The step of a packet of a remembered flow; none = it must be decided anew.
 #[inline]
 fn step(
-    table: &crate::conntrack::Conntrack,
+    table: &conntrack::Conntrack,
     key: &FlowKey,
     r: &Remembered,
     transport: Transport,
@@ -283,10 +284,10 @@ fn rules(judgement: &Judgement) -> Rules {
     Rules { egress: number(&judgement.egress), ingress: number(&judgement.ingress) }
 }
 
-fn opener(from: Ingress<'_>) -> Opener {
+fn opener(from: Ingress<'_>, src: u128) -> Opener {
     match from {
         Ingress::Port(port) => Opener::Port(port.id),
-        Ingress::Peer(i) => Opener::Peer(i),
+        Ingress::Peer(_) => conntrack::remote(src),
     }
 }
 

@@ -184,6 +184,12 @@ fn the_middle_of_a_connection_opens_only_with_pickup() {
     assert_eq!(table.track(&t, flags(ACK), EPOCH(1), at(0)), Tracked::New);
     assert_eq!(table.track(&t, flags(RST), EPOCH(1), at(0)), Tracked::Invalid);
     opened(&table, &t, flags(ACK), 0);
+    // Until it is answered, it counts as half-open and does not last.
+    assert_eq!(table.held(Opener::Port(1)), Some(Held { half_open: 1, total: 1 }));
+    assert!(matches!(table.track(&t, flags(ACK), EPOCH(1), at(15)), Tracked::Known(_)));
+    assert_eq!(table.track(&back(&t), flags(ACK), EPOCH(1), at(36)), Tracked::New);
+    opened(&table, &t, flags(ACK), 36);
+    assert!(matches!(table.track(&back(&t), flags(ACK), EPOCH(1), at(37)), Tracked::Known(_)));
     assert_eq!(table.held(Opener::Port(1)), Some(Held { half_open: 0, total: 1 }));
-    assert!(matches!(table.track(&back(&t), flags(ACK), EPOCH(1), at(0)), Tracked::Known(_)));
+    assert!(matches!(table.track(&back(&t), flags(ACK), EPOCH(1), at(3000)), Tracked::Known(_)));
 }
