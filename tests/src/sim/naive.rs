@@ -69,7 +69,8 @@ struct Datagram {
 #[derive(Default)]
 pub struct NaiveNode {
     flows: Flows,
-    datagrams: BTreeMap<u32, Vec<Datagram>>,
+    /// By where they came in, and for those from a peer, by sender.
+    datagrams: BTreeMap<(u32, u128), Vec<Datagram>>,
 }
 
 /// A packet as policy is asked about it.
@@ -203,7 +204,8 @@ impl NaiveNode {
         now: u64,
     ) -> Option<DropReason> {
         let key = (p.src, p.dst, if p.v6 { 0 } else { p.proto }, p.frag_id);
-        let lane = self.datagrams.entry(ingress).or_default();
+        let sender = if ingress & policy::PEER_BIT == 0 { 0 } else { p.src };
+        let lane = self.datagrams.entry((ingress, sender)).or_default();
         let over = lane.iter().take_while(|d| now - d.since > PATIENCE).count();
         lane.drain(..over);
         let is_first = p.frag == Frag::First;

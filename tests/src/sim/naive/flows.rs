@@ -151,13 +151,15 @@ impl Flow {
     /// Have both ends spoken, as far as an error about either's packets goes?
     #[must_use]
     pub fn two_way(&self) -> bool {
-        !matches!(self.state, SynSent | UdpUnreplied | IcmpUnreplied | OtherUnreplied | SctpInit)
+        let one_way =
+            matches!(self.state, SynSent | UdpUnreplied | IcmpUnreplied | OtherUnreplied | SctpInit);
+        !one_way && !matches!(self.state, Midway | SctpMidway)
     }
 }
 
 fn lifetime(state: State) -> u64 {
     match state {
-        SynSent | SynBoth | SynReceived | SctpInit | SctpInitAck | SctpCookie => 20,
+        SynSent | SynBoth | SynReceived | SctpInit | SctpInitAck | SctpCookie | Midway | SctpMidway => 20,
         Established | FinOriginal | FinReply => 3600,
         Closing | TimeWait | Reset | SctpShutdown | SctpClosed => 40,
         UdpUnreplied | UdpReplied => 60,
@@ -185,14 +187,14 @@ pub fn first(p: &Packet, word: Word, fresh: bool) -> Option<State> {
     match (p.proto, word) {
         (TCP, Word::Flags(flags)) => match segment(flags)? {
             "syn" => Some(SynSent),
-            "ack" if !fresh => Some(Established),
+            "ack" if !fresh => Some(Midway),
             _ => None,
         },
         (SCTP, Word::Chunk(chunk)) => match chunk {
             1 => Some(SctpInit),
             2 | 6..=11 | 14 => None,
             _ if fresh => None,
-            _ => Some(SctpEstablished),
+            _ => Some(SctpMidway),
         },
         (TCP | SCTP, _) => None,
         (UDP, _) => Some(UdpUnreplied),
@@ -226,7 +228,8 @@ fn tcp(state: State, original: bool, segment: &str) -> Result<State, Step> {
         (Closing | TimeWait | Reset, "synack") => return Err(Step::Invalid),
         (Reset, _)
         | (
-            SynSent | SynBoth | SynReceived | Established | FinOriginal | FinReply | Closing | TimeWait,
+            SynSent | SynBoth | SynReceived | Midway | Established | FinOriginal | FinReply | Closing
+            | TimeWait,
             "rst",
         ) => Reset,
         (SynSent, "syn") => {
@@ -248,7 +251,15 @@ fn tcp(state: State, original: bool, segment: &str) -> Result<State, Step> {
                 SynReceived
             }
         }
-        (SynReceived | Established, "fin") => {
+        (Midway, "ack") => {
+            if original {
+                Midway
+            } else {
+                Established
+            }
+        }
+        (Midway, "syn" | "synack") => Midway,
+        (SynReceived | Midway | Established, "fin") => {
             if original {
                 FinOriginal
             } else {
@@ -280,7 +291,7 @@ fn sctp(state: State, original: bool, chunk: u8) -> Result<State, Step> {
     Ok(match (state, chunk) {
         (SctpClosed, 1) => return Err(Step::Reopen),
         (SctpClosed, 6 | 8 | 14) => SctpClosed,
-        (SctpInit | SctpInitAck | SctpCookie | SctpEstablished | SctpShutdown, 6) => SctpClosed,
+        (SctpInit | SctpInitAck | SctpCookie | SctpMidway | SctpEstablished | SctpShutdown, 6) => SctpClosed,
         (SctpInit, 1) => SctpInit,
         (SctpInit, 2) if !original => SctpInitAck,
         (SctpInitAck, 1) if original => SctpInitAck,
@@ -289,7 +300,9 @@ fn sctp(state: State, original: bool, chunk: u8) -> Result<State, Step> {
         (SctpCookie, 10) if original => SctpCookie,
         (SctpCookie, 2 | 9) if !original => SctpCookie,
         (SctpCookie, 11) if !original => SctpEstablished,
-        (SctpEstablished, 7) => SctpShutdown,
+        (SctpMidway | SctpEstablished, 7) => SctpShutdown,
+        (SctpMidway, _) if original => SctpMidway,
+        (SctpMidway, _) => SctpEstablished,
         (SctpEstablished, _) => SctpEstablished,
         (SctpShutdown, 14) => SctpClosed,
         (SctpShutdown, 1 | 2) => return Err(Step::Invalid),
