@@ -7,3 +7,4 @@ pub mod programs;
 pub mod rows;
 pub mod serial;
 pub mod sim;
+pub mod stream;
