@@ -4,5 +4,7 @@
 
 pub mod leftovers;
 pub mod programs;
+pub mod rows;
 pub mod serial;
 pub mod sim;
+pub mod stream;
