@@ -18,7 +18,8 @@ use super::{DaemonError, Event};
 use crate::sys::netlink::{Event as LinkEvent, Groups, Monitor};
 use crate::sys::scm;
 
-/// After a change in the manifests, how long it must be quiet before they are read.
+/// After a change in the manifests, how long others are waited for before they are read. It is not begun anew with each of
+/// them: a directory that is never quiet is read all the same.
 const SETTLE: Duration = Duration::from_millis(10);
 /// How often a missing directory of manifests is looked for.
 const MISSING: Duration = Duration::from_secs(2);
@@ -87,9 +88,10 @@ pub(super) fn manifests(dir: &Path, events: Sender<Event>) -> Result<(), DaemonE
             }
             let before = watching;
             watching = watch(&inotify).is_ok();
-            let drain = || poll(&mut [PollFd::new(&inotify, PollFlags::IN)], Some(&timespec(SETTLE)));
+            std::thread::sleep(SETTLE);
+            let ready = || poll(&mut [PollFd::new(&inotify, PollFlags::IN)], Some(&timespec(Duration::ZERO)));
             let mut changed = before != watching;
-            while matches!(drain(), Ok(n) if n > 0) {
+            while matches!(ready(), Ok(n) if n > 0) {
                 changed = true;
                 let _ = rustix::io::read(&inotify, &mut buffer);
             }
