@@ -21,7 +21,7 @@ impl Node {
     fn new() -> Node {
         let bed = Bed::build(Shape { nodes: 1, ..Shape::default() }).unwrap();
         let plans = [NodePlan { n: 1 }, NodePlan { n: 2 }];
-        let sound = plans[0].config(TunnelKind::Vxlan, bed.dir(), "eth0", &plans);
+        let sound = plans[0].config(TunnelKind::Vxlan, None, bed.dir(), "eth0", &plans);
         Node { bed, sound }
     }
 

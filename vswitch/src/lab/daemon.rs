@@ -241,13 +241,15 @@ pub struct Options {
     pub shape: Shape,
     /// The tunnel between the nodes.
     pub tunnel: TunnelKind,
+    /// The directory of manifests that every node watches.
+    pub manifests: Option<PathBuf>,
     /// Lines added to every node's configuration, e.g. a `[metrics]` section.
     pub extra: String,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { shape: Shape::default(), tunnel: TunnelKind::Vxlan, extra: String::new() }
+        Options { shape: Shape::default(), tunnel: TunnelKind::Vxlan, manifests: None, extra: String::new() }
     }
 }
 
@@ -298,7 +300,13 @@ impl Lab {
         let dir = self.bed.dir().join(format!("n{}", plan.n));
         fs::create_dir_all(&dir).map_err(LabError::file(&dir))?;
         let path = dir.join("vswitch.toml");
-        let mut text = plan.config(self.options.tunnel, self.bed.dir(), "eth0", &self.bed.plans());
+        let mut text = plan.config(
+            self.options.tunnel,
+            self.options.manifests.as_deref(),
+            self.bed.dir(),
+            "eth0",
+            &self.bed.plans(),
+        );
         text.push_str(&self.options.extra);
         fs::write(&path, text).map_err(LabError::file(&path))?;
         Ok(path)

@@ -107,7 +107,14 @@ impl NodePlan {
     }
 
     /// The configuration file of this node, with every node of `peers` but itself as a peer.
-    pub fn config(self, tunnel: TunnelKind, dir: &Path, uplink: &str, peers: &[NodePlan]) -> String {
+    pub fn config(
+        self,
+        tunnel: TunnelKind,
+        manifests: Option<&Path>,
+        dir: &Path,
+        uplink: &str,
+        peers: &[NodePlan],
+    ) -> String {
         let n = self.n;
         let mut toml = format!(
             "[node]\nname = \"n{n}\"\nuplink = \"{uplink}\"\naddress = \"{}\"\naddress6 = \"{}\"\n\
@@ -126,6 +133,9 @@ impl NodePlan {
             let _ = writeln!(toml, "vtep-mac = \"{}\"", self.vtep_mac());
         }
         toml.push_str("\n[store]\ntype = \"static\"\n");
+        if let Some(manifests) = manifests {
+            let _ = writeln!(toml, "manifests = \"{}\"", manifests.display());
+        }
         for peer in peers.iter().filter(|peer| peer.n != n) {
             let _ = write!(
                 toml,
@@ -152,10 +162,11 @@ mod tests {
     fn the_daemon_accepts_the_configuration() {
         let nodes = [NodePlan { n: 1 }, NodePlan { n: 2 }, NodePlan { n: 3 }];
         for kind in [TunnelKind::Vxlan, TunnelKind::Udp, TunnelKind::Direct] {
-            let text = nodes[1].config(kind, Path::new("/tmp/x"), "eth0", &nodes);
+            let text = nodes[1].config(kind, Some(Path::new("/tmp/m")), Path::new("/tmp/x"), "eth0", &nodes);
             let config = control::config::Config::load(&text, &control::config::Machine::unknown()).unwrap();
             assert_eq!(config.node.address, Some(nodes[1].address()));
             assert_eq!(config.tunnel.kind(), kind.name());
+            assert_eq!(config.manifests.as_deref(), Some(Path::new("/tmp/m")));
             let peers: Vec<_> = config.peers.iter().map(|peer| (peer.name.as_str(), peer.address)).collect();
             assert_eq!(peers, [("n1", Some(nodes[0].address())), ("n3", Some(nodes[2].address()))]);
         }
@@ -164,8 +175,12 @@ mod tests {
     #[test]
     fn only_vxlan_has_endpoint_macs() {
         let nodes = [NodePlan { n: 1 }, NodePlan { n: 2 }];
-        assert!(!nodes[0].config(TunnelKind::Udp, Path::new("/tmp"), "eth0", &nodes).contains("vtep-mac"));
-        assert!(nodes[0].config(TunnelKind::Vxlan, Path::new("/tmp"), "eth0", &nodes).contains("vtep-mac"));
+        assert!(
+            !nodes[0].config(TunnelKind::Udp, None, Path::new("/tmp"), "eth0", &nodes).contains("vtep-mac")
+        );
+        assert!(
+            nodes[0].config(TunnelKind::Vxlan, None, Path::new("/tmp"), "eth0", &nodes).contains("vtep-mac")
+        );
     }
 
     #[test]
