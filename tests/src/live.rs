@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt;
 use vswitch::lab::within;
 
 /// The port that [`Listener`]s listen on.
@@ -160,6 +161,8 @@ impl Listener {
     pub fn start(netns: &Path, port: u16) -> Self {
         let socket = within(netns, || UdpSocket::bind(("0.0.0.0", port))).expect("entered").expect("bound");
         socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout can be set");
+        // What waited while no switch was there comes all at once.
+        sockopt::set_socket_recv_buffer_size_force(&socket, 4 << 20).expect("the buffer can be enlarged");
         let (reader, seen) = (socket.try_clone().expect("cloned"), Arc::new(Mutex::new(Vec::new())));
         let arrivals = Arc::clone(&seen);
         let runner = Runner::start(move |stop| {

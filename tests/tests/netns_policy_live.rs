@@ -124,6 +124,7 @@ fn policy_outlives_switch_keeper_and_manifest() {
         lab.start_node(0).unwrap();
         assert!(!node(&lab).status().unwrap().policy_problems.is_empty());
         session.exchange().unwrap();
+        drop(session); // the echo server has one client at a time
         tcp_echo(good.netns.path(), server.v4).unwrap();
         let again = Sender::start(good.netns.path(), 0, server.v4, 3, PACE);
         pause(300);
@@ -297,8 +298,12 @@ fn policies_in_constant_change_let_nothing_slip_and_lose_nothing() {
     let _turn = turn();
     let manifests = Manifests::new();
     let objects = pods(&["server", "w", "x", "y", "z"]);
-    let versions = ["y", "z"].map(|other| objects.clone() + &admit("server", &["w", other]));
-    manifests.put("all.yaml", &versions[0]);
+    // No two versions are alike, so that each one that is read becomes an epoch.
+    let version = |i: u32| {
+        let other = if i % 2 == 0 { "y" } else { "z" };
+        objects.clone() + &admit("server", &["w", other, &format!("v{i}")])
+    };
+    manifests.put("all.yaml", &version(0));
     let lab = lab(&manifests);
     let [server, w, x] = ["server", "w", "x"].map(|name| lab.pod(0, name).unwrap());
     let listener = Listener::start(server.netns.path(), PORT);
@@ -308,7 +313,7 @@ fn policies_in_constant_change_let_nothing_slip_and_lose_nothing() {
     );
     let (first, began) = (node(&lab).status().unwrap().epoch, Instant::now());
     for i in 0..500_u32 {
-        manifests.put("all.yaml", &versions[(i as usize + 1) % 2]);
+        manifests.put("all.yaml", &version(i + 1));
         std::thread::sleep((Duration::from_millis(10) * (i + 1)).saturating_sub(began.elapsed()));
     }
     let epochs = node(&lab).status().unwrap().epoch - first;
