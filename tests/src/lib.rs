@@ -3,8 +3,7 @@
 //! The network they run on is `vswitch::lab`, the same as `vsctl lab` and the comparison use.
 
 pub mod leftovers;
+pub mod live;
 pub mod programs;
-pub mod rows;
 pub mod serial;
 pub mod sim;
-pub mod stream;

@@ -243,6 +243,8 @@ pub struct Options {
     pub shape: Shape,
     /// The tunnel between the nodes.
     pub tunnel: TunnelKind,
+    /// Every node watches this very directory of manifests, to which the lab adds nothing. [`Options::policy`] goes before.
+    pub manifests: Option<PathBuf>,
     /// Lines added to every node's configuration, e.g. a `[metrics]` section.
     pub extra: String,
     /// Run under the policies of this directory: every node reads one copy of it, to which a Pod object is added for
@@ -252,7 +254,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { shape: Shape::default(), tunnel: TunnelKind::Vxlan, extra: String::new(), policy: None }
+        Options {
+            shape: Shape::default(),
+            tunnel: TunnelKind::Vxlan,
+            manifests: None,
+            extra: String::new(),
+            policy: None,
+        }
     }
 }
 
@@ -307,7 +315,7 @@ impl Lab {
         let dir = self.bed.dir().join(format!("n{}", plan.n));
         fs::create_dir_all(&dir).map_err(LabError::file(&dir))?;
         let path = dir.join("vswitch.toml");
-        let manifests = self.manifests.as_ref().map(Manifests::dir);
+        let manifests = self.manifests.as_ref().map(Manifests::dir).or(self.options.manifests.as_deref());
         let mut text = plan.config(self.options.tunnel, self.bed.dir(), "eth0", &self.bed.plans(), manifests);
         text.push_str(&self.options.extra);
         fs::write(&path, text).map_err(LabError::file(&path))?;
