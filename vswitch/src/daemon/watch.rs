@@ -6,7 +6,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam::channel::Sender;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -18,10 +18,9 @@ use super::{DaemonError, Event};
 use crate::sys::netlink::{Event as LinkEvent, Groups, Monitor};
 use crate::sys::scm;
 
-/// After a change in the manifests, how long it must be quiet before they are read.
+/// After a change in the manifests, how long others are waited for before they are read. It is not begun anew with each of
+/// them: a directory that is never quiet is read all the same.
 const SETTLE: Duration = Duration::from_millis(10);
-/// How long changes that never pause are waited for.
-const SETTLE_AT_MOST: Duration = Duration::from_millis(50);
 /// How often a missing directory of manifests is looked for.
 const MISSING: Duration = Duration::from_secs(2);
 
@@ -63,8 +62,7 @@ pub(super) fn keeper(keeper: &KeeperLink, events: Sender<Event>) -> Result<(), D
     spawned.map(|_| ()).map_err(|err| DaemonError::Thread { what: "the keeper's watch", err })
 }
 
-/// Changes in the directory of manifests. A burst of changes is one event: writers make many small ones. One
-/// who never pauses does not keep what is written from being read.
+/// Changes in the directory of manifests. A burst of changes is one event: writers make many small ones.
 pub(super) fn manifests(dir: &Path, events: Sender<Event>) -> Result<(), DaemonError> {
     let failed =
         |err: rustix::io::Errno| DaemonError::Thread { what: "the manifests' watch", err: err.into() };
@@ -79,6 +77,8 @@ pub(super) fn manifests(dir: &Path, events: Sender<Event>) -> Result<(), DaemonE
     let dir = dir.to_owned();
     let watch = move |inotify: &OwnedFd| inotify::add_watch(inotify, &dir, wanted);
     let mut watching = watch(&inotify).is_ok();
+    // What changed between the first reading and this moment is told by nobody else.
+    let _ = events.send(Event::Objects);
     let spawned = std::thread::Builder::new().name("manifests-watch".into()).spawn(move || {
         let mut buffer = [0; 4096];
         loop {
@@ -90,10 +90,10 @@ pub(super) fn manifests(dir: &Path, events: Sender<Event>) -> Result<(), DaemonE
             }
             let before = watching;
             watching = watch(&inotify).is_ok();
-            let drain = || poll(&mut [PollFd::new(&inotify, PollFlags::IN)], Some(&timespec(SETTLE)));
+            std::thread::sleep(SETTLE);
+            let ready = || poll(&mut [PollFd::new(&inotify, PollFlags::IN)], Some(&timespec(Duration::ZERO)));
             let mut changed = before != watching;
-            let began = Instant::now();
-            while began.elapsed() < SETTLE_AT_MOST && matches!(drain(), Ok(n) if n > 0) {
+            while matches!(ready(), Ok(n) if n > 0) {
                 changed = true;
                 let _ = rustix::io::read(&inotify, &mut buffer);
             }
