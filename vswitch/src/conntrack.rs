@@ -52,8 +52,8 @@ pub fn since_boot() -> Duration {
     Duration::new(u64::try_from(t.tv_sec).unwrap_or(0), u32::try_from(t.tv_nsec).unwrap_or(0))
 }
 
-/// How the node's table is made: in its beginning, connections that were under way before it are taken up where policy
-/// lets them be opened.
+/// How the node's table is made: the middle of a connection it does not know is taken up where policy lets it be opened, as
+/// after all state was lost; until it is answered it counts as half-open.
 fn config(capacity: u32) -> Config {
     Config { pickup: true, ..Config::new(Geometry { capacity, ports: PORTS, peers: PEERS }) }
 }
