@@ -16,6 +16,7 @@ use crate::snapshot::{GATEWAY_V4, GATEWAY_V6};
 use crate::sys::netlink::{LinkChange, Netlink, NetlinkError, Route};
 use crate::sys::netns::{self, Netns};
 use crate::sys::tun::{self, Tap, TapError, TapSpec};
+use crate::uplink::udp;
 
 /// Frames a pod's interface queues while nobody reads: at 500 a second, two seconds of a restart.
 const QUEUE: u32 = 1000;
@@ -188,7 +189,8 @@ pub fn set_mtu(ns: &Netns, netns: &Path, ifname: &str, mtu: u32) -> Result<(), A
         let configure = |err| AttachError::Configure { name: ifname.to_owned(), err };
         let mut nl = netlink(ifname)?;
         let index = nl.link(ifname).map_err(configure)?.index;
-        nl.set_mtu(index, mtu).map_err(configure)
+        let change = LinkChange { mtu: Some(mtu), gso_max: Some(super_frame(mtu)), ..LinkChange::default() };
+        nl.set_link(index, &change).map_err(configure)
     })
 }
 
@@ -281,8 +283,13 @@ fn open_tap(a: &Attachment, offload: bool, exclusive: bool) -> Result<Opened, At
 fn configure(a: &Attachment) -> Result<(), NetlinkError> {
     let mut nl = Netlink::open()?;
     let index = nl.link(&a.ifname)?.index;
-    let change =
-        LinkChange { mac: Some(a.mac.0), mtu: Some(a.mtu), txqueuelen: Some(QUEUE), ..LinkChange::default() };
+    let change = LinkChange {
+        mac: Some(a.mac.0),
+        mtu: Some(a.mtu),
+        txqueuelen: Some(QUEUE),
+        gso_max: Some(super_frame(a.mtu)),
+        ..LinkChange::default()
+    };
     nl.set_link(index, &change)?;
     nl.set_up(index, true)?;
     for addr in &a.addresses {
@@ -305,8 +312,39 @@ fn configure(a: &Attachment) -> Result<(), NetlinkError> {
     Ok(())
 }
 
+/// The largest super-frame a pod with this MTU should send, as `gso_max_size` counts it: one whose segments, each with
+/// its tunnel header, fill one train. With the kernel's own 64 KiB every super-frame would need a second train of two
+/// or three segments, which costs nearly as much as the first.
+pub(super) fn super_frame(mtu: u32) -> u32 {
+    /// IPv4 and TCP headers with timestamps: a segment's payload is the MTU less these.
+    const HEADERS: u32 = 52;
+    /// What Linux takes off for headers to come (`MAX_TCP_HEADER`, 384 at most).
+    const RESERVED: u32 = 385;
+    let datagram = mtu + (encap::vxlan::VXLAN_LEN + encap::ETH_LEN) as u32;
+    let segments = (udp::MAX_BYTES_V6 as u32 / datagram).clamp(1, udp::MAX_SEGMENTS as u32);
+    (segments * mtu.saturating_sub(HEADERS) + RESERVED).min(65_536)
+}
+
 fn delete_link(name: &str) -> Result<(), NetlinkError> {
     let mut nl = Netlink::open()?;
     let index = nl.link(name)?.index;
     nl.delete_link(index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_super_frame_is_one_full_train() {
+        for (mtu, segments) in [(1280, 50), (1450, 44), (1478, 43), (8950, 7)] {
+            // The kernel keeps some 300 bytes, and fills the rest with whole segments.
+            for kept in [256, 385] {
+                let payload = super_frame(mtu) - kept;
+                assert_eq!(payload / (mtu - 52), segments, "MTU {mtu}, IPv4");
+                assert!(payload / (mtu - 72) <= udp::MAX_BYTES_V6 as u32 / (mtu + 22), "MTU {mtu}, IPv6");
+            }
+        }
+        assert!(super_frame(65_000) <= 65_536);
+    }
 }

@@ -135,6 +135,7 @@ pub fn configure(
             mac: (link.mac != HOST_MAC.0).then_some(HOST_MAC.0),
             mtu: Some(mtu),
             txqueuelen: Some(QUEUE),
+            gso_max: Some(super::attach::super_frame(mtu)),
             no_link_local: true,
             ..LinkChange::default()
         };

@@ -21,6 +21,7 @@ use crate::sys::mmsg::RecvBatch;
 use crate::sys::sockopt;
 
 pub use self::tx::UdpTx;
+pub(crate) use self::tx::{MAX_BYTES_V6, MAX_SEGMENTS};
 
 /// Bytes of kernel buffer asked for, each way: some 100 trains.
 pub const SOCKET_BUFFER: u32 = 8 << 20;

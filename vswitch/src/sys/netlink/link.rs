@@ -48,6 +48,8 @@ pub struct LinkChange<'a> {
     pub mac: Option<[u8; 6]>,
     /// Transmit queue length in packets.
     pub txqueuelen: Option<u32>,
+    /// Largest super-frame the stack may send, in bytes (`IFLA_GSO_MAX_SIZE`; the kernel keeps some for headers).
+    pub gso_max: Option<u32>,
     /// New name, 1 to 15 bytes.
     pub name: Option<&'a str>,
     /// Move into this network namespace.
@@ -101,6 +103,7 @@ impl Netlink {
         attributes.extend(change.mtu.map(LinkAttribute::Mtu));
         attributes.extend(change.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
         attributes.extend(change.txqueuelen.map(LinkAttribute::TxQueueLen));
+        attributes.extend(change.gso_max.map(LinkAttribute::GsoMaxSize));
         attributes.extend(change.name.map(|name| LinkAttribute::IfName(name.to_owned())));
         attributes.extend(change.netns.map(|ns| LinkAttribute::NetNsFd(ns.as_raw_fd())));
         if change.no_link_local {

@@ -26,9 +26,15 @@ fn with_veth(test: impl FnOnce(&mut Netlink, u32) + Send) {
 fn links_are_found_changed_and_deleted() {
     with_veth(|nl, a| {
         let mac = [2, 0, 0, 0, 0, 7];
-        let change =
-            LinkChange { mtu: Some(1400), mac: Some(mac), txqueuelen: Some(123), ..LinkChange::default() };
+        let change = LinkChange {
+            mtu: Some(1400),
+            mac: Some(mac),
+            txqueuelen: Some(123),
+            gso_max: Some(61_000),
+            ..LinkChange::default()
+        };
         nl.set_link(a, &change).unwrap();
+        assert!(ip("-d link show a").contains("gso_max_size 61000"));
         let link = nl.link_by_index(a).unwrap();
         assert_eq!((link.name.as_str(), link.mtu, link.mac, link.txqueuelen), ("a", 1400, mac, 123));
         assert!(link.up && link.carrier && !link.loopback);

@@ -15,11 +15,11 @@ use crate::uplink::{SendReport, Train, UplinkTx};
 /// Trains one call sends; more are sent in several calls.
 const SEND_BATCH: usize = 64;
 /// Datagrams per train: what every kernel that can segment takes, and what a receiving kernel joins at most.
-const MAX_SEGMENTS: usize = 64;
+pub(crate) const MAX_SEGMENTS: usize = 64;
 /// Bytes per train. One more and the sending kernel cuts the train in software, because with its headers it passes
 /// 65,535 bytes.
 const MAX_BYTES_V4: usize = 65_493;
-const MAX_BYTES_V6: usize = 65_473;
+pub(crate) const MAX_BYTES_V6: usize = 65_473;
 /// Pieces one datagram may have when it is sent alone out of a train.
 const MAX_PIECES: usize = 32;
 
