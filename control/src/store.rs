@@ -7,19 +7,20 @@
 //!
 //! Owned by the control thread. Only [`Manifests`] does I/O.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::objects::{Key, Object, Refused};
+use crate::objects::{Key, Kind, Object, Refused};
 
 pub use self::manifests::Manifests;
 pub use self::problem::{FileError, Problem, Standing};
 pub use self::world::{LocalPod, NodeAddrs};
 
 mod manifests;
+mod pods;
 mod problem;
 mod world;
 
@@ -27,11 +28,18 @@ mod world;
 #[derive(Debug)]
 pub struct Objects {
     entries: BTreeMap<Key, Entry>,
+    /// The last version given to an object.
+    version: u64,
+    /// By namespace, the version of what its pods' labels depend on beside the Pod object: the namespace itself and its
+    /// service accounts. None = there never was any of these.
+    contexts: HashMap<Arc<str>, u64>,
     made: world::Made,
 }
 
 #[derive(Debug, Default)]
 struct Entry {
+    /// The text last taken over, valid or not.
+    seen: Option<Arc<Value>>,
     /// The last valid version.
     good: Option<Good>,
     /// The version there is now, if it is not valid.
@@ -42,6 +50,8 @@ struct Entry {
 struct Good {
     object: Object,
     source: Arc<Value>,
+    /// Another one each time the object changes.
+    version: u64,
 }
 
 impl Default for Objects {
@@ -54,21 +64,30 @@ impl Objects {
     /// None yet.
     #[must_use]
     pub fn new() -> Objects {
-        Objects { entries: BTreeMap::new(), made: world::Made::new() }
+        Objects { entries: BTreeMap::new(), version: 0, contexts: HashMap::new(), made: world::Made::new() }
     }
 
     /// Takes over an object's new version. True when that changes anything (what is in force, or the problems).
     pub fn put(&mut self, key: Key, source: Arc<Value>, version: Result<Object, Refused>) -> bool {
+        let context = context(&key).cloned();
         let entry = self.entries.entry(key).or_default();
+        entry.seen = Some(Arc::clone(&source));
         match version {
             Ok(object) => {
                 let cleared = entry.refused.take().is_some();
                 // An equal object keeps its allocation: the compiler compares by pointer first.
-                let changed = entry.good.as_ref().is_none_or(|good| good.object != object);
-                if changed {
-                    entry.good = Some(Good { object, source });
+                match entry.good.as_mut().filter(|good| good.object == object) {
+                    Some(good) => {
+                        good.source = source;
+                        cleared
+                    }
+                    None => {
+                        self.version += 1;
+                        entry.good = Some(Good { object, source, version: self.version });
+                        self.contexts.extend(context.map(|namespace| (namespace, self.version)));
+                        true
+                    }
                 }
-                changed || cleared
             }
             Err(refused) => {
                 let changed = entry.refused.as_ref() != Some(&refused);
@@ -82,7 +101,20 @@ impl Objects {
 
     /// The object is gone. True when it was there.
     pub fn remove(&mut self, key: &Key) -> bool {
-        self.entries.remove(key).is_some()
+        let removed = self.entries.remove(key).is_some();
+        if removed && let Some(namespace) = context(key) {
+            self.version += 1;
+            self.contexts.insert(Arc::clone(namespace), self.version);
+        }
+        removed
+    }
+
+    /// Was exactly this text, the same allocation, the last one taken over?
+    fn has(&self, key: &Key, source: &Arc<Value>) -> bool {
+        self.entries
+            .get(key)
+            .and_then(|entry| entry.seen.as_ref())
+            .is_some_and(|seen| Arc::ptr_eq(seen, source))
     }
 
     /// The objects in force with their text as plain values, in order of their keys.
@@ -115,6 +147,15 @@ impl Objects {
 
     fn good(&self) -> impl Iterator<Item = (&Key, &Object)> {
         self.entries.iter().filter_map(|(key, entry)| Some((key, &entry.good.as_ref()?.object)))
+    }
+}
+
+/// The namespace whose pods' labels depend on an object, beside the pods' own.
+fn context(key: &Key) -> Option<&Arc<str>> {
+    match key.kind {
+        Kind::Namespace => Some(&key.name),
+        Kind::ServiceAccount => key.namespace.as_ref(),
+        _ => None,
     }
 }
 

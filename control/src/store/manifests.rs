@@ -15,7 +15,7 @@
 //!
 //! On the control thread. The only I/O of the store.
 
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -153,7 +153,7 @@ impl Manifests {
 
     /// Brings the files' objects into force. True when that changed anything.
     fn merge(&mut self) -> bool {
-        let (mut owners, mut problems): (BTreeMap<Key, &str>, _) = (BTreeMap::new(), Vec::new());
+        let (mut owners, mut problems): (HashMap<&Key, &str>, _) = (HashMap::new(), Vec::new());
         let mut changed = false;
         for (name, file) in &self.files {
             let path = self.dir.join(name);
@@ -162,10 +162,12 @@ impl Manifests {
             }
             for item in &file.items {
                 match item {
-                    Item::Known { key, source, object } => match owners.entry(key.clone()) {
+                    Item::Known { key, source, object } => match owners.entry(key) {
                         Entry::Vacant(free) => {
                             free.insert(name);
-                            changed |= self.objects.put(key.clone(), Arc::clone(source), object.clone());
+                            if !self.objects.has(key, source) {
+                                changed |= self.objects.put(key.clone(), Arc::clone(source), object.clone());
+                            }
                         }
                         Entry::Occupied(first) => problems.push(Problem::Duplicate {
                             key: key.clone(),

@@ -1,23 +1,17 @@
 //! From objects and attached pods to [`World`].
 //!
-//! An address is what labels are found by, so who has which address decides what policy means. What is attached here is
-//! proof; what a Pod object says is a claim. A claim on an address of a node, or attached here as another pod's, counts
-//! for nothing; one that two pods make counts for neither, for a peer that selects one of them would else let the other
-//! in. All are reported.
-//!
-//! Of pods that have ended, and of those in their node's network, only such as are attached here are endpoints.
+//! Pods are the matter of [`pods`](super::pods); here they come together with host endpoints, sets, tiers and policies.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use policy::model::{Endpoint, EndpointId, NetSet, Order, Policy, Tier, TierEnd, World};
-use policy::selector::Labels;
 
-use super::{Objects, Problem, usable};
+use super::pods::{Index, MadePod};
+use super::{Objects, Problem};
+use crate::objects::Object;
 use crate::objects::labels::Flat;
-use crate::objects::meta::LabelMap;
-use crate::objects::{Object, Pod};
 
 /// A pod attached to this node's switch.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,7 +38,8 @@ pub struct NodeAddrs {
 pub(super) struct Made {
     predefined: [Arc<Tier>; 3],
     missing: BTreeMap<Arc<str>, Arc<Tier>>,
-    endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
+    pods: Vec<MadePod>,
+    hosts: BTreeMap<EndpointId, Arc<Endpoint>>,
     sets: BTreeMap<SetId, Arc<NetSet>>,
 }
 
@@ -64,18 +59,11 @@ impl Made {
         Made {
             predefined: Tier::predefined().map(Arc::new),
             missing: BTreeMap::new(),
-            endpoints: BTreeMap::new(),
+            pods: Vec::new(),
+            hosts: BTreeMap::new(),
             sets: BTreeMap::new(),
         }
     }
-}
-
-/// What objects say about the ones that pods refer to.
-struct Index<'a> {
-    namespaces: HashMap<&'a str, &'a LabelMap>,
-    accounts: HashMap<(&'a str, &'a str), &'a LabelMap>,
-    pods: BTreeMap<(&'a str, &'a str), &'a Pod>,
-    nodes: BTreeSet<IpAddr>,
 }
 
 impl Objects {
@@ -86,17 +74,18 @@ impl Objects {
     /// or service account without an object has no labels but its name.
     pub fn world(&mut self, local: &[LocalPod], node: &NodeAddrs) -> (World, Vec<Problem>) {
         let mut problems = Vec::new();
+        let before = std::mem::take(&mut self.made.pods);
         let index = self.index(node);
-        let mut endpoints = index.pods(local, &mut problems);
-        endpoints.extend(self.hosts(node));
+        let pods = index.endpoints(local, &self.contexts, before, &mut problems);
         let sets = self.sets(&index);
         drop(index);
-        let made = endpoints.into_iter().map(|made| {
+        self.made.pods = pods;
+        let hosts = self.hosts(node).map(|made| {
             let id = made.id.clone();
-            let made = reuse(&self.made.endpoints, &id, made);
+            let made = reuse(&self.made.hosts, &id, made);
             (id, made)
         });
-        self.made.endpoints = made.collect();
+        self.made.hosts = hosts.collect();
         let made = sets.into_iter().map(|made| {
             let id = (made.namespace.clone(), Arc::clone(&made.name));
             let made = reuse(&self.made.sets, &id, made);
@@ -105,10 +94,11 @@ impl Objects {
         self.made.sets = made.collect();
         let policies = self.policies();
         let tiers = self.tiers(&policies, &mut problems);
+        let pods = self.made.pods.iter().map(|made| &made.endpoint);
         let world = World {
             tiers,
             policies,
-            endpoints: self.made.endpoints.values().cloned().collect(),
+            endpoints: pods.chain(self.made.hosts.values()).cloned().collect(),
             sets: self.made.sets.values().cloned().collect(),
             node_addrs: node.addrs.clone(),
         };
@@ -154,27 +144,25 @@ impl Objects {
     }
 
     fn index(&self, node: &NodeAddrs) -> Index<'_> {
-        let mut index = Index {
-            namespaces: HashMap::new(),
-            accounts: HashMap::new(),
-            pods: BTreeMap::new(),
-            nodes: node.addrs.iter().copied().collect(),
-        };
-        for (key, object) in self.good() {
-            let namespace = key.namespace.as_deref().unwrap_or_default();
-            match object {
-                Object::Namespace(namespace) => {
+        let mut index = Index { nodes: node.addrs.iter().copied().collect(), ..Index::default() };
+        for (key, entry) in &self.entries {
+            let Some(good) = &entry.good else { continue };
+            match (&good.object, &key.namespace) {
+                (Object::Namespace(namespace), _) => {
                     index.namespaces.insert(&key.name, &namespace.labels);
                 }
-                Object::ServiceAccount(account) => {
+                (Object::ServiceAccount(account), Some(namespace)) => {
                     index.accounts.insert((namespace, &key.name), &account.labels);
                 }
-                Object::Node(node) => index.nodes.extend(&node.addrs),
-                Object::Pod(pod) => {
-                    index.pods.insert((namespace, &key.name), pod);
+                // They come in the order of their names, since keys do.
+                (Object::Pod(pod), Some(namespace)) => {
+                    index.pods.push(((namespace, &key.name), pod, good.version));
                 }
-                Object::Host(host) => index.nodes.extend(&host.addrs),
-                Object::Policy(_) | Object::Tier(_) | Object::Set(_) | Object::Inert => {}
+                (Object::Node(node), _) => index.nodes.extend(&node.addrs),
+                (Object::Host(host), _) => index.nodes.extend(&host.addrs),
+                // Kinds that lie in a namespace are read with one.
+                (Object::Pod(_) | Object::ServiceAccount(_), None) => {}
+                (Object::Policy(_) | Object::Tier(_) | Object::Set(_) | Object::Inert, _) => {}
             }
         }
         index
@@ -212,74 +200,5 @@ impl Objects {
             })
         });
         sets.collect()
-    }
-}
-
-impl Index<'_> {
-    /// The endpoints that are pods.
-    fn pods(&self, local: &[LocalPod], problems: &mut Vec<Problem>) -> Vec<Endpoint> {
-        let attached: BTreeMap<(&str, &str), &LocalPod> =
-            local.iter().map(|pod| ((&*pod.namespace, &*pod.name), pod)).collect();
-        let id = |(namespace, name): (&str, &str)| EndpointId::Pod {
-            namespace: namespace.into(),
-            name: name.into(),
-        };
-        let mut owners: BTreeMap<IpAddr, (&str, &str)> = BTreeMap::new();
-        for (pod, local) in &attached {
-            for addr in &local.addrs {
-                owners.entry(*addr).or_insert(*pod);
-            }
-        }
-        let mut claims: BTreeMap<IpAddr, Vec<(&str, &str)>> = BTreeMap::new();
-        for (pod, object) in &self.pods {
-            if object.ended || object.host_network || attached.contains_key(pod) {
-                continue;
-            }
-            for addr in &object.addrs {
-                if self.nodes.contains(addr) || !usable(*addr) {
-                    problems.push(Problem::NotAPods { addr: *addr, claimant: id(*pod) });
-                } else if let Some(owner) = owners.get(addr) {
-                    problems.push(Problem::Attached { addr: *addr, owner: id(*owner), claimant: id(*pod) });
-                } else {
-                    claims.entry(*addr).or_default().push(*pod);
-                }
-            }
-        }
-        for (addr, by) in claims {
-            match by[..] {
-                [one] => {
-                    owners.insert(addr, one);
-                }
-                _ => problems.push(Problem::Claimed { addr, by: by.into_iter().map(id).collect() }),
-            }
-        }
-        let mut addrs: BTreeMap<(&str, &str), Vec<IpAddr>> = BTreeMap::new();
-        for (addr, pod) in owners {
-            addrs.entry(pod).or_default().push(addr);
-        }
-        let made = addrs.into_iter().map(|(pod, addrs)| {
-            let object = self.pods.get(&pod);
-            Endpoint {
-                id: id(pod),
-                labels: self.labels(pod, object.copied()),
-                addrs,
-                ports: object.map(|object| object.ports.clone()).unwrap_or_default(),
-                default_allow: true,
-            }
-        });
-        made.collect()
-    }
-
-    fn labels(&self, (namespace, _): (&str, &str), object: Option<&Pod>) -> Labels {
-        let none = LabelMap::new();
-        let flat = Flat::own(object.map_or(&none, |object| &object.labels)).pod();
-        let flat = flat.in_namespace(namespace, self.namespaces.get(namespace).copied());
-        match object {
-            Some(object) => {
-                let account = &*object.service_account;
-                flat.run_as(account, self.accounts.get(&(namespace, account)).copied()).done()
-            }
-            None => flat.done(),
-        }
     }
 }
