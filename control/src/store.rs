@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::objects::{Key, Kind, Object, Refused};
 
-pub use self::manifests::Manifests;
+pub use self::manifests::{Changed, Copy, Manifests};
 pub use self::problem::{FileError, Problem, Standing};
 pub use self::world::{LocalPod, NodeAddrs};
 
@@ -117,9 +117,9 @@ impl Objects {
             .is_some_and(|seen| Arc::ptr_eq(seen, source))
     }
 
-    /// The objects in force with their text as plain values, in order of their keys.
-    pub fn iter(&self) -> impl Iterator<Item = (&Key, &Value)> {
-        self.entries.iter().filter_map(|(key, entry)| Some((key, &*entry.good.as_ref()?.source)))
+    /// The text of an object's version in force, as a plain value.
+    fn source(&self, key: &Key) -> Option<&Arc<Value>> {
+        Some(&self.entries.get(key)?.good.as_ref()?.source)
     }
 
     /// What names the objects there are, valid or not.

@@ -24,8 +24,8 @@ pub(super) fn private() -> OpenOptions {
 /// Puts `bytes` into `dir/name`: temporary file, flush, rename, flush of the directory.
 pub(crate) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), StateError> {
     let path = dir.join(name);
-    // One daemon holds the directory's lock and writes from one thread, so one temporary name is enough.
-    let temporary = dir.join(format!("{TEMPORARY}file"));
+    // One daemon holds the directory's lock, and each file is written by one thread at a time.
+    let temporary = dir.join(format!("{TEMPORARY}{name}"));
     let mut file =
         private().truncate(true).open(&temporary).map_err(|err| error("create", &temporary, err))?;
     let written = file

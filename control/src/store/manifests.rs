@@ -11,7 +11,8 @@
 //!
 //! What is in force is kept in `objects.json` in the state directory, so that a restart with a broken manifest has the
 //! last valid version too. That file is read like any manifest, every object checked again; a damaged one is reported
-//! and ignored.
+//! and ignored. Nobody waits for it: [`Manifests::copy`] may be written on another thread, after what it holds is in
+//! force.
 //!
 //! On the control thread. The only I/O of the store.
 
@@ -26,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{FileError, Objects, Problem};
-use crate::attachments::files;
+use crate::attachments::{StateError, files};
 use crate::objects::{Item, Key, read, read_value, yaml};
 
 /// The kept copy's name.
@@ -47,6 +48,28 @@ pub struct Manifests {
     unreadable: Option<Problem>,
     /// What is wrong with the kept copy, until it is written well.
     unkept: Option<Problem>,
+    /// The kept copy is older than what is in force.
+    stale: bool,
+}
+
+/// What may have changed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Changed {
+    /// These names in the directory, and nothing else.
+    Names(BTreeSet<String>),
+    /// Nobody knows: all is looked at.
+    Anything,
+}
+
+/// How far a file's change reaches.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum News {
+    /// There is none.
+    None,
+    /// The same objects in other versions.
+    Versions,
+    /// Other objects, or another error.
+    Objects,
 }
 
 /// One file.
@@ -56,6 +79,10 @@ struct Manifest {
     stamp: Option<Stamp>,
     /// Its objects, of the last version that could be parsed.
     items: Vec<Item>,
+    /// They are newer than what was last taken over.
+    fresh: bool,
+    /// Which of them count, of those that several places have; as of the last merge.
+    counts: Vec<bool>,
     /// Why the version there is now could not.
     error: Option<FileError>,
 }
@@ -90,6 +117,28 @@ struct Kept<V> {
     files: BTreeMap<String, Vec<V>>,
 }
 
+/// A copy of the objects in force, to be kept.
+#[derive(Debug)]
+pub struct Copy {
+    state: PathBuf,
+    files: BTreeMap<String, Vec<Arc<Value>>>,
+}
+
+impl Copy {
+    /// Puts it into the state directory, in place of the last one; a crash leaves one of both.
+    ///
+    /// # Errors
+    /// When it cannot be written; the last one is still there then.
+    pub fn write(&self) -> Result<(), StateError> {
+        let files =
+            self.files.iter().map(|(name, values)| (name.clone(), values.iter().map(|v| &**v).collect()));
+        let kept: Kept<&Value> = Kept { format: FORMAT, files: files.collect() };
+        // A value that serde_json made is always one that it can write.
+        let text = serde_json::to_vec(&kept).unwrap_or_default();
+        files::replace(&self.state, KEPT, &text)
+    }
+}
+
 impl Manifests {
     /// What was last in force, if a copy was kept in `state`, a directory. Reads no manifest yet: [`Manifests::reload`].
     #[must_use]
@@ -102,6 +151,7 @@ impl Manifests {
             problems: Vec::new(),
             unreadable: None,
             unkept: None,
+            stale: false,
         };
         let path = state.join(KEPT);
         match load(&path) {
@@ -126,45 +176,90 @@ impl Manifests {
     }
 
     /// Reads the files that changed. True when the objects in force or the problems did.
-    pub fn reload(&mut self) -> bool {
+    pub fn reload(&mut self, changed: &Changed) -> bool {
         let before = self.problems();
-        let names = match names(&self.dir) {
-            Ok(names) => names,
-            Err(err) => {
-                // Everything stays: a directory that cannot be read is not an empty one.
-                self.unreadable = Some(Problem::File { path: self.dir.clone(), error: FileError::io(&err) });
-                return self.problems() != before;
+        let news = match changed {
+            // A mounted ConfigMap's files are links through `..data`: one new link there changes them all.
+            Changed::Names(names)
+                if self.unreadable.is_none() && !names.iter().any(|name| name.starts_with("..")) =>
+            {
+                names.iter().filter(|name| is_manifest(name)).map(|name| self.look(name)).max()
             }
+            _ => match names(&self.dir) {
+                Ok(names) => {
+                    self.unreadable = None;
+                    let gone = self.files.keys().filter(|name| !names.contains(*name));
+                    let all: Vec<String> = gone.chain(&names).cloned().collect();
+                    all.iter().map(|name| self.look(name)).max()
+                }
+                Err(err) => {
+                    // Everything stays: a directory that cannot be read is not an empty one.
+                    self.unreadable =
+                        Some(Problem::File { path: self.dir.clone(), error: FileError::io(&err) });
+                    None
+                }
+            },
         };
-        self.unreadable = None;
-        let known = self.files.len();
-        self.files.retain(|name, _| names.contains(name));
-        let mut look = self.files.len() != known;
-        for name in names {
-            let path = self.dir.join(&name);
-            look |= self.files.entry(name).or_default().look(&path);
-        }
-        let changed = look && self.merge();
-        if changed || matches!(self.unkept, Some(Problem::Kept(_))) {
-            self.unkept = self.keep().err().map(|err| Problem::Kept(Arc::new(err)));
-        }
+        let changed = match news {
+            Some(News::Objects) => self.merge(),
+            Some(News::Versions) => self.replace(),
+            Some(News::None) | None => false,
+        };
+        self.stale |= changed;
         changed || self.problems() != before
+    }
+
+    /// Looks at one file.
+    fn look(&mut self, name: &str) -> News {
+        let path = self.dir.join(name);
+        // A directory is none of ours, whatever its name.
+        match fs::metadata(&path) {
+            Ok(metadata) if !metadata.is_dir() => {
+                self.files.entry(name.to_owned()).or_default().look(&path, Ok(metadata))
+            }
+            Err(err) if err.kind() != io::ErrorKind::NotFound => {
+                self.files.entry(name.to_owned()).or_default().look(&path, Err(err))
+            }
+            // A link to nothing is there, and cannot be read.
+            Err(err) if fs::symlink_metadata(&path).is_ok() => {
+                self.files.entry(name.to_owned()).or_default().look(&path, Err(err))
+            }
+            _ => self.files.remove(name).map_or(News::None, |_| News::Objects),
+        }
+    }
+
+    /// Takes over other versions of the same objects in the same places.
+    fn replace(&mut self) -> bool {
+        let mut changed = false;
+        for file in self.files.values_mut().filter(|file| file.fresh) {
+            file.fresh = false;
+            for (item, _) in file.items.iter().zip(&file.counts).filter(|(_, counts)| **counts) {
+                if let Item::Known { key, source, object } = item {
+                    changed |= self.objects.put(key.clone(), Arc::clone(source), object.clone());
+                }
+            }
+        }
+        changed
     }
 
     /// Brings the files' objects into force. True when that changed anything.
     fn merge(&mut self) -> bool {
         let (mut owners, mut problems): (HashMap<&Key, &str>, _) = (HashMap::new(), Vec::new());
         let mut changed = false;
-        for (name, file) in &self.files {
+        for (name, file) in &mut self.files {
             let path = self.dir.join(name);
+            file.counts.clear();
+            file.fresh = false;
             if let Some(error) = &file.error {
                 problems.push(Problem::File { path: path.clone(), error: error.clone() });
             }
             for item in &file.items {
+                let mut counts = false;
                 match item {
                     Item::Known { key, source, object } => match owners.entry(key) {
                         Entry::Vacant(free) => {
                             free.insert(name);
+                            counts = true;
                             if !self.objects.has(key, source) {
                                 changed |= self.objects.put(key.clone(), Arc::clone(source), object.clone());
                             }
@@ -181,6 +276,7 @@ impl Manifests {
                         error: error.clone(),
                     }),
                 }
+                file.counts.push(counts);
             }
         }
         let gone: Vec<Key> = self.objects.keys().filter(|key| !owners.contains_key(key)).cloned().collect();
@@ -191,31 +287,40 @@ impl Manifests {
         changed
     }
 
-    /// Keeps a copy of what is in force.
-    fn keep(&self) -> Result<(), crate::attachments::StateError> {
-        let mut kept: Kept<&Value> = Kept { format: FORMAT, files: BTreeMap::new() };
-        let good: BTreeMap<&Key, &Value> = self.objects.iter().collect();
-        let mut seen = BTreeSet::new();
-        for (name, file) in &self.files {
-            let keys = file.items.iter().filter_map(|item| match item {
-                Item::Known { key, .. } => Some(key),
+    /// Is what is in force newer than the kept copy?
+    #[must_use]
+    pub fn stale(&self) -> bool {
+        self.stale
+    }
+
+    /// A copy of what is in force, to be written by whoever has time; how that ended is to be told by
+    /// [`Manifests::kept`].
+    pub fn copy(&mut self) -> Copy {
+        self.stale = false;
+        let of = |file: &Manifest| {
+            let counting = file.items.iter().zip(&file.counts).filter(|(_, counts)| **counts);
+            let good = counting.filter_map(|(item, _)| match item {
+                Item::Known { key, .. } => self.objects.source(key).cloned(),
                 Item::Unknown { .. } => None,
             });
-            let values =
-                keys.filter(|key| seen.insert(*key)).filter_map(|key| good.get(key).copied()).collect();
-            kept.files.insert(name.clone(), values);
-        }
-        // A value that serde_json made is always one that it can write.
-        let text = serde_json::to_vec(&kept).unwrap_or_default();
-        files::replace(&self.state, KEPT, &text)
+            good.collect()
+        };
+        let files = self.files.iter().map(|(name, file)| (name.clone(), of(file))).collect();
+        Copy { state: self.state.clone(), files }
+    }
+
+    /// How writing a copy ended.
+    pub fn kept(&mut self, result: Result<(), StateError>) {
+        self.stale |= result.is_err();
+        self.unkept = result.err().map(|err| Problem::Kept(Arc::new(err)));
     }
 }
 
 impl Manifest {
-    /// Reads the file if it changed. True when it did.
-    fn look(&mut self, path: &Path) -> bool {
-        let version = match fs::metadata(path) {
-            Ok(metadata) if self.stamp == Some(Stamp::of(&metadata)) => return false,
+    /// Reads the file if it changed.
+    fn look(&mut self, path: &Path, metadata: io::Result<Metadata>) -> News {
+        let version = match metadata {
+            Ok(metadata) if self.stamp == Some(Stamp::of(&metadata)) => return News::None,
             // Opening anything else than a file may block.
             Ok(metadata) if !metadata.is_file() => Err(FileError::NotAFile),
             Ok(_) => text(path),
@@ -225,10 +330,12 @@ impl Manifest {
             Ok((stamp, text)) => (Some(stamp), read(&text).map_err(FileError::Text)),
             Err(error) => (None, Err(error)),
         };
+        let mut same = false;
         let error = match items {
             Ok(items) if items.is_empty() && !self.items.is_empty() => Some(FileError::Empty),
             Ok(items) => {
-                self.items = items;
+                same = self.error.is_none() && same_objects(&self.items, &items);
+                (self.items, self.fresh) = (items, true);
                 None
             }
             Err(error) => Some(error),
@@ -236,8 +343,26 @@ impl Manifest {
         // An error without a stamp is found again at each look, and is news only once.
         let news = stamp.is_some() || self.error != error;
         (self.stamp, self.error) = (stamp, error);
-        news
+        match news {
+            true if same => News::Versions,
+            true => News::Objects,
+            false => News::None,
+        }
     }
+}
+
+/// Are these the same objects in the same order, in whatever version?
+fn same_objects(before: &[Item], after: &[Item]) -> bool {
+    before.len() == after.len()
+        && before.iter().zip(after).all(|pair| match pair {
+            (Item::Known { key: before, .. }, Item::Known { key: after, .. }) => before == after,
+            _ => false,
+        })
+}
+
+/// Is a file of that name a manifest?
+fn is_manifest(name: &str) -> bool {
+    [".yaml", ".yml", ".json"].iter().any(|end| name.ends_with(end)) && !name.starts_with('.')
 }
 
 /// The manifests' names, sorted.
@@ -246,8 +371,7 @@ fn names(dir: &Path) -> io::Result<BTreeSet<String>> {
     for entry in fs::read_dir(dir)? {
         // A name that is not UTF-8 is none of ours: its ending cannot be read.
         let Ok(name) = entry?.file_name().into_string() else { continue };
-        let manifest = [".yaml", ".yml", ".json"].iter().any(|end| name.ends_with(end));
-        if manifest && !name.starts_with('.') && !dir.join(&name).is_dir() {
+        if is_manifest(&name) {
             names.insert(name);
         }
     }

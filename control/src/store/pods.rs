@@ -138,15 +138,20 @@ impl Index<'_> {
         let attached: BTreeMap<Name<'a>, &LocalPod> =
             local.iter().map(|pod| ((&pod.namespace, &pod.name), pod)).collect();
         let mut attached = attached.into_iter().peekable();
+        let here =
+            |(name, local): (Name<'a>, &'a LocalPod)| Candidate { name, object: None, local: Some(local) };
         let mut all = Vec::with_capacity(self.pods.len() + attached.len());
         for (name, object, version) in &self.pods {
-            while let Some((name, local)) = attached.next_if(|(other, _)| other < name) {
-                all.push(Candidate { name, object: None, local: Some(local) });
-            }
-            let local = attached.next_if(|(other, _)| other == name).map(|(_, local)| local);
+            let local = loop {
+                match attached.peek().map(|(other, _)| other.cmp(name)) {
+                    Some(Ordering::Less) => all.extend(attached.next().map(here)),
+                    Some(Ordering::Equal) => break attached.next().map(|(_, local)| local),
+                    _ => break None,
+                }
+            };
             all.push(Candidate { name: *name, object: Some((*object, *version)), local });
         }
-        all.extend(attached.map(|(name, local)| Candidate { name, object: None, local: Some(local) }));
+        all.extend(attached.map(here));
         all
     }
 
@@ -219,8 +224,12 @@ impl Index<'_> {
 /// Where an endpoint stands to a pod of that name; host endpoints come last.
 fn sequence(id: &EndpointId, name: Name<'_>) -> Ordering {
     match id {
-        EndpointId::Pod { namespace, name: own } if Arc::ptr_eq(namespace, name.0) => own.cmp(name.1),
-        EndpointId::Pod { namespace, name: own } => (namespace, own).cmp(&name),
+        // Nearly always the very same texts: a comparison of them would be most of the work.
+        EndpointId::Pod { namespace, name: own } => match Arc::ptr_eq(namespace, name.0) {
+            true if Arc::ptr_eq(own, name.1) => Ordering::Equal,
+            true => own.cmp(name.1),
+            false => (namespace, own).cmp(&name),
+        },
         EndpointId::Host { .. } => Ordering::Greater,
     }
 }

@@ -7,12 +7,14 @@
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use control::api::PodId;
-use control::store::{LocalPod, Manifests, NodeAddrs, Objects, Problem};
+use control::store::{Changed, LocalPod, Manifests, NodeAddrs, Objects, Problem};
 use policy::model::{Direction, EndpointId, RuleAction, World};
 use policy::{Compiled, Compiler, EndpointPolicy};
 
+use super::kept::Keeping;
 use crate::snapshot::{Port, PortKind};
 
 /// Where objects come from.
@@ -20,7 +22,7 @@ enum Store {
     /// Nowhere is configured: there are none.
     None(Objects),
     /// A directory.
-    Manifests(Box<Manifests>),
+    Manifests(Box<Manifests>, Keeping),
 }
 
 /// Objects, and what they were compiled to.
@@ -40,8 +42,8 @@ impl Guard {
         let store = match manifests {
             Some(dir) => {
                 let mut manifests = Manifests::open(dir, state);
-                manifests.reload();
-                Store::Manifests(Box::new(manifests))
+                manifests.reload(&Changed::Anything);
+                Store::Manifests(Box::new(manifests), Keeping::default())
             }
             None => Store::None(Objects::new()),
         };
@@ -56,10 +58,32 @@ impl Guard {
     }
 
     /// Reads what changed; true when something in force, or a problem, did.
-    pub(super) fn reload(&mut self) -> bool {
+    pub(super) fn reload(&mut self, changed: &Changed) -> bool {
         match &mut self.store {
             Store::None(_) => false,
-            Store::Manifests(manifests) => manifests.reload(),
+            Store::Manifests(manifests, _) => manifests.reload(changed),
+        }
+    }
+
+    /// When to call [`Guard::keep`] next.
+    pub(super) fn next(&self) -> Option<Instant> {
+        match &self.store {
+            Store::None(_) => None,
+            Store::Manifests(manifests, keeping) => keeping.next(manifests),
+        }
+    }
+
+    /// Has the objects in force kept, if they are not.
+    pub(super) fn keep(&mut self) {
+        if let Store::Manifests(manifests, keeping) = &mut self.store {
+            keeping.go_on(manifests);
+        }
+    }
+
+    /// Returns when the objects in force are kept: nobody will be here to do it later.
+    pub(super) fn finish(&mut self) {
+        if let Store::Manifests(manifests, keeping) = &mut self.store {
+            keeping.finish(manifests);
         }
     }
 
@@ -74,7 +98,7 @@ impl Guard {
             .collect();
         let objects = match &mut self.store {
             Store::None(objects) => objects,
-            Store::Manifests(manifests) => manifests.objects(),
+            Store::Manifests(manifests, _) => manifests.objects(),
         };
         (self.world, self.problems) = objects.world(&local, &self.node);
         let pods = local.into_iter().map(|p| EndpointId::Pod { namespace: p.namespace, name: p.name });
@@ -117,7 +141,7 @@ impl Guard {
     pub(super) fn problems(&self) -> Vec<String> {
         let objects = match &self.store {
             Store::None(_) => Vec::new(),
-            Store::Manifests(manifests) => manifests.problems(),
+            Store::Manifests(manifests, _) => manifests.problems(),
         };
         objects.iter().chain(&self.problems).map(ToString::to_string).collect()
     }

@@ -15,6 +15,7 @@ pub mod attach;
 mod guard;
 pub mod keeper;
 pub mod keeper_link;
+mod kept;
 pub mod masquerade;
 pub mod metrics;
 mod mtu;
@@ -39,6 +40,7 @@ use control::api::{ApiError, AttachmentId, Request, code};
 use control::attachments::{Attachment, StateDir, StateError};
 use control::config::{Config, LoadError};
 use control::ipam::Ipam;
+use control::store::Changed;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use serde_json::Value;
 
@@ -152,7 +154,7 @@ pub enum Event {
     /// The uplink may have changed.
     Uplink,
     /// The store's objects may have changed.
-    Objects,
+    Objects(Changed),
     /// Super-frames may, or may no longer, leave whole through the uplink TAP.
     Whole(bool),
     /// TERM or INT.
@@ -205,7 +207,8 @@ impl Daemon {
     /// Serves events until told to end; true when nobody is to take over.
     fn serve(&mut self, events: &Receiver<Event>) -> Result<bool, DaemonError> {
         loop {
-            let next = self.next_events().map_or(self.upkeep.next(), |at| at.min(self.upkeep.next()));
+            let sooner = self.next_events().into_iter().chain(self.guard.next());
+            let next = sooner.fold(self.upkeep.next(), Instant::min);
             match events.recv_deadline(next) {
                 Ok(Event::Call(call)) => {
                     let answer = self.answer(call.request);
@@ -216,19 +219,26 @@ impl Daemon {
                     let _ = reply.send(self.scrape());
                 }
                 Ok(Event::Uplink) => self.look_at_uplink(),
-                Ok(Event::Objects) => self.reload_objects()?,
+                Ok(Event::Objects(changed)) => self.reload_objects(&changed)?,
                 Ok(Event::Whole(whole)) => {
                     self.peers.iter_mut().for_each(|p| p.whole = whole);
                     self.publish()?;
                 }
-                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(true),
-                Ok(Event::MakeWay) => return Ok(false),
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                    self.guard.finish();
+                    return Ok(true);
+                }
+                Ok(Event::MakeWay) => {
+                    self.guard.finish();
+                    return Ok(false);
+                }
                 Ok(Event::KeeperGone) => {
                     return Err(DaemonError::Keeper(io::ErrorKind::BrokenPipe.into()));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
             self.drain_events();
+            self.guard.keep();
             self.look_after()?;
         }
     }
@@ -271,8 +281,8 @@ impl Daemon {
     }
 
     /// The store's objects as they are now, in force everywhere when this returns.
-    fn reload_objects(&mut self) -> Result<(), SwitchError> {
-        if !self.guard.reload() {
+    fn reload_objects(&mut self, changed: &Changed) -> Result<(), SwitchError> {
+        if !self.guard.reload(changed) {
             return Ok(());
         }
         self.compile_policy();

@@ -2,12 +2,15 @@
 //!
 //! Each sleeps in one system call, sends an [`Event`] and knows nothing else. They end with the process.
 
+use std::collections::BTreeSet;
 use std::io::Read;
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use control::store::Changed;
 use crossbeam::channel::Sender;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify::{self, WatchFlags};
@@ -20,7 +23,7 @@ use crate::sys::scm;
 
 /// After a change in the manifests, how long others are waited for before they are read. It is not begun anew with each of
 /// them: a directory that is never quiet is read all the same.
-const SETTLE: Duration = Duration::from_millis(10);
+const SETTLE: Duration = Duration::from_millis(2);
 /// How often a missing directory of manifests is looked for.
 const MISSING: Duration = Duration::from_secs(2);
 
@@ -66,7 +69,8 @@ pub(super) fn keeper(keeper: &KeeperLink, events: Sender<Event>) -> Result<(), D
 pub(super) fn manifests(dir: &Path, events: Sender<Event>) -> Result<(), DaemonError> {
     let failed =
         |err: rustix::io::Errno| DaemonError::Thread { what: "the manifests' watch", err: err.into() };
-    let inotify = inotify::init(inotify::CreateFlags::CLOEXEC).map_err(failed)?;
+    let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+    let inotify = inotify::init(flags).map_err(failed)?;
     let wanted = WatchFlags::CLOSE_WRITE
         | WatchFlags::CREATE
         | WatchFlags::DELETE
@@ -78,9 +82,9 @@ pub(super) fn manifests(dir: &Path, events: Sender<Event>) -> Result<(), DaemonE
     let watch = move |inotify: &OwnedFd| inotify::add_watch(inotify, &dir, wanted);
     let mut watching = watch(&inotify).is_ok();
     // What changed between the first reading and this moment is told by nobody else.
-    let _ = events.send(Event::Objects);
+    let _ = events.send(Event::Objects(Changed::Anything));
     let spawned = std::thread::Builder::new().name("manifests-watch".into()).spawn(move || {
-        let mut buffer = [0; 4096];
+        let mut buffer = [MaybeUninit::uninit(); 16 << 10];
         loop {
             // A directory that is not there (any more) is looked for now and then.
             let patience = (!watching).then(|| timespec(MISSING));
@@ -91,18 +95,37 @@ pub(super) fn manifests(dir: &Path, events: Sender<Event>) -> Result<(), DaemonE
             let before = watching;
             watching = watch(&inotify).is_ok();
             std::thread::sleep(SETTLE);
-            let ready = || poll(&mut [PollFd::new(&inotify, PollFlags::IN)], Some(&timespec(Duration::ZERO)));
-            let mut changed = before != watching;
-            while matches!(ready(), Ok(n) if n > 0) {
-                changed = true;
-                let _ = rustix::io::read(&inotify, &mut buffer);
-            }
-            if changed && events.send(Event::Objects).is_err() {
+            let changed = match names(&inotify, &mut buffer) {
+                Some(Changed::Names(_)) | None if before != watching => Some(Changed::Anything),
+                changed => changed,
+            };
+            if changed.is_some_and(|changed| events.send(Event::Objects(changed)).is_err()) {
                 return;
             }
         }
     });
     spawned.map(|_| ()).map_err(|err| DaemonError::Thread { what: "the manifests' watch", err })
+}
+
+/// What the kernel has to tell: the names that changed, or, when it cannot say, anything.
+fn names(inotify: &OwnedFd, buffer: &mut [MaybeUninit<u8>]) -> Option<Changed> {
+    let mut reader = inotify::Reader::new(inotify, buffer);
+    let (mut names, mut unnamed) = (BTreeSet::new(), false);
+    loop {
+        match reader.next() {
+            // The directory itself, or an overflow of the queue, has no name; nor has one that is not UTF-8 for us.
+            Ok(event) => match event.file_name().and_then(|name| name.to_str().ok()) {
+                Some(name) => drop(names.insert(name.to_owned())),
+                None => unnamed = true,
+            },
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => break,
+        }
+    }
+    match unnamed {
+        true => Some(Changed::Anything),
+        false => (!names.is_empty()).then_some(Changed::Names(names)),
+    }
 }
 
 fn timespec(d: Duration) -> rustix::event::Timespec {

@@ -35,6 +35,16 @@ impl Drop for Dir {
     }
 }
 
+/// Looks at everything, and keeps a copy.
+fn reload(manifests: &mut Manifests) -> bool {
+    let changed = manifests.reload(&Changed::Anything);
+    if manifests.stale() {
+        let written = manifests.copy().write();
+        manifests.kept(written);
+    }
+    changed
+}
+
 fn policy(name: &str, spec: &str) -> String {
     format!(
         "---\n{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: {name}, namespace: x}}, \
@@ -60,21 +70,21 @@ fn one(name: &str, rules: usize) -> Vec<(String, usize)> {
 fn a_change_is_seen_once() {
     let (dir, text) = (Dir::new("change"), policy("p", OPEN));
     let mut manifests = dir.open();
-    assert!(!manifests.reload());
+    assert!(!reload(&mut manifests));
     dir.write("a.yaml", &text);
     dir.write("ignored.txt", &policy("q", OPEN));
     dir.write(".hidden.yaml", &policy("q", OPEN));
     fs::create_dir(dir.0.join("m/sub.yaml")).unwrap();
-    assert!(manifests.reload() && !manifests.reload());
+    assert!(reload(&mut manifests) && !reload(&mut manifests));
     assert_eq!((in_force(&mut manifests), manifests.problems()), (one("p", 1), vec![]));
     // Another version of the file with the same objects changes nothing.
     dir.write("a.yaml", &format!("# comment\n{text}"));
-    assert!(!manifests.reload());
+    assert!(!reload(&mut manifests));
     dir.write("a.yaml", &policy("p", "{ingress: [{}, {}]}"));
-    assert!(manifests.reload());
+    assert!(reload(&mut manifests));
     assert_eq!(in_force(&mut manifests), one("p", 2));
     dir.remove("a.yaml");
-    assert!(manifests.reload() && !manifests.reload());
+    assert!(reload(&mut manifests) && !reload(&mut manifests));
     assert_eq!(in_force(&mut manifests), []);
 }
 
@@ -83,19 +93,19 @@ fn a_broken_file_keeps_its_objects_and_an_empty_one_too() {
     let dir = Dir::new("broken");
     let mut manifests = dir.open();
     dir.write("a.yaml", &policy("p", OPEN));
-    manifests.reload();
+    reload(&mut manifests);
     for (text, says) in [("{apiVersion: networking.k8s", "line 2"), ("", "empty"), ("a: 1\0", "control")] {
         dir.write("a.yaml", text);
-        assert!(manifests.reload() && !manifests.reload());
+        assert!(reload(&mut manifests) && !reload(&mut manifests));
         assert_eq!(in_force(&mut manifests), one("p", 1));
         let problems = manifests.problems();
         assert!(problems.len() == 1 && problems[0].to_string().contains(says), "{problems:?}");
     }
     dir.write("a.yaml", &policy("p", INVALID));
-    assert!(manifests.reload());
+    assert!(reload(&mut manifests));
     assert_eq!(in_force(&mut manifests), one("p", 1));
     dir.write("a.yaml", &policy("q", OPEN));
-    assert!(manifests.reload());
+    assert!(reload(&mut manifests));
     assert_eq!((in_force(&mut manifests), manifests.problems()), (one("q", 1), vec![]));
 }
 
@@ -104,12 +114,12 @@ fn a_directory_that_is_gone_is_not_an_empty_one() {
     let dir = Dir::new("gone");
     let mut manifests = dir.open();
     dir.write("a.yaml", &policy("p", OPEN));
-    manifests.reload();
+    reload(&mut manifests);
     fs::rename(dir.0.join("m"), dir.0.join("away")).unwrap();
-    assert!(manifests.reload() && !manifests.reload());
+    assert!(reload(&mut manifests) && !reload(&mut manifests));
     assert_eq!((in_force(&mut manifests), manifests.problems().len()), (one("p", 1), 1));
     fs::rename(dir.0.join("away"), dir.0.join("m")).unwrap();
-    assert!(manifests.reload() && !manifests.reload());
+    assert!(reload(&mut manifests) && !reload(&mut manifests));
     assert_eq!((in_force(&mut manifests), manifests.problems()), (one("p", 1), vec![]));
 }
 
@@ -119,10 +129,10 @@ fn a_copy_that_could_not_be_kept_is_tried_again() {
     let mut manifests = dir.open();
     fs::rename(dir.0.join("s"), dir.0.join("away")).unwrap();
     dir.write("a.yaml", &policy("p", OPEN));
-    assert!(manifests.reload() && !manifests.reload());
+    assert!(reload(&mut manifests) && manifests.stale());
     assert!(matches!(&manifests.problems()[..], [Problem::Kept(_)]));
     fs::rename(dir.0.join("away"), dir.0.join("s")).unwrap();
-    assert!(manifests.reload() && !manifests.reload());
+    assert!(!reload(&mut manifests) && !manifests.stale());
     assert_eq!(manifests.problems(), []);
     assert_eq!(in_force(&mut dir.open()), one("p", 1));
 }
@@ -132,13 +142,13 @@ fn of_duplicates_the_first_counts() {
     let dir = Dir::new("duplicates");
     let mut manifests = dir.open();
     dir.write("b.yaml", &policy("p", "{ingress: [{}, {}]}"));
-    manifests.reload();
+    reload(&mut manifests);
     assert_eq!(in_force(&mut manifests), one("p", 2));
     dir.write("a.yaml", &(policy("p", OPEN) + &policy("p", "{}")));
-    assert!(manifests.reload());
+    assert!(reload(&mut manifests));
     assert_eq!((in_force(&mut manifests), manifests.problems().len()), (one("p", 1), 2));
     dir.remove("a.yaml");
-    assert!(manifests.reload());
+    assert!(reload(&mut manifests));
     assert_eq!((in_force(&mut manifests), manifests.problems()), (one("p", 2), vec![]));
 }
 
@@ -148,19 +158,19 @@ fn a_restart_has_the_last_valid_version() {
     dir.write("a.yaml", &(policy("p", OPEN) + &policy("gone", OPEN)));
     dir.write("b.yaml", &policy("q", OPEN));
     let mut manifests = dir.open();
-    manifests.reload();
+    reload(&mut manifests);
     dir.write("a.yaml", &policy("p", INVALID));
     dir.write("b.yaml", "{broken");
-    manifests.reload();
+    reload(&mut manifests);
     let mut next = dir.open();
     assert_eq!(in_force(&mut next), [("p".to_owned(), 1), ("q".to_owned(), 1)]);
-    next.reload();
+    reload(&mut next);
     assert_eq!(in_force(&mut next), [("p".to_owned(), 1), ("q".to_owned(), 1)]);
     assert_eq!(next.problems().len(), 2, "{:?}", next.problems());
     // A file removed between two runs is removed.
     dir.remove("b.yaml");
     let mut next = dir.open();
-    next.reload();
+    reload(&mut next);
     assert_eq!(in_force(&mut next), one("p", 1));
 }
 
@@ -183,4 +193,54 @@ fn a_damaged_copy_is_reported_and_ignored() {
     fs::write(dir.0.join("s").join(KEPT), "{\"format\":1,\"files\":{\"a.yaml\":[7,{\"kind\":\"Pod\"}]}}")
         .unwrap();
     assert_eq!(dir.open().problems().len(), 2);
+}
+
+#[test]
+fn named_files_are_looked_at_and_no_others() {
+    let dir = Dir::new("named");
+    let mut manifests = dir.open();
+    let named = |names: &[&str]| Changed::Names(names.iter().map(ToString::to_string).collect());
+    dir.write("a.yaml", &(policy("p", OPEN) + &policy("q", OPEN)));
+    dir.write("b.yaml", &policy("q", "{ingress: [{}, {}]}"));
+    assert!(!manifests.reload(&named(&["a.txt", ".a.yaml", "none.yaml"])));
+    assert!(manifests.reload(&named(&["b.yaml"])));
+    assert_eq!(in_force(&mut manifests), one("q", 2));
+    assert!(manifests.reload(&named(&["a.yaml"])) && !manifests.reload(&Changed::Anything));
+    assert_eq!(in_force(&mut manifests), [("p".to_owned(), 1), ("q".to_owned(), 1)]);
+    // Another version of an object that does not count changes nothing, of one that does, it does.
+    dir.write("b.yaml", &policy("q", "{ingress: [{}, {}, {}]}"));
+    assert!(!manifests.reload(&named(&["b.yaml"])));
+    dir.write("a.yaml", &(policy("p", OPEN) + &policy("q", "{ingress: []}")));
+    assert!(manifests.reload(&named(&["a.yaml", "b.yaml"])));
+    assert_eq!(in_force(&mut manifests), [("p".to_owned(), 1), ("q".to_owned(), 0)]);
+    dir.write("a.yaml", &policy("p", INVALID));
+    assert!(manifests.reload(&named(&["a.yaml"])));
+    assert_eq!(in_force(&mut manifests), [("p".to_owned(), 1), ("q".to_owned(), 3)]);
+    assert_eq!(manifests.problems().len(), 1);
+    dir.remove("a.yaml");
+    assert!(manifests.reload(&named(&["a.yaml"])));
+    assert_eq!((in_force(&mut manifests), manifests.problems()), (one("q", 3), vec![]));
+    // What is kept is what is in force, whichever way it came there.
+    manifests.copy().write().unwrap();
+    assert_eq!(in_force(&mut dir.open()), one("q", 3));
+}
+
+#[test]
+fn a_mounted_config_map_is_followed() {
+    let dir = Dir::new("mounted");
+    let mut manifests = dir.open();
+    let put = |version: &str, spec: &str| {
+        fs::create_dir(dir.0.join("m").join(version)).unwrap();
+        fs::write(dir.0.join("m").join(version).join("a.yaml"), policy("p", spec)).unwrap();
+        std::os::unix::fs::symlink(version, dir.0.join("m/..new")).unwrap();
+        fs::rename(dir.0.join("m/..new"), dir.0.join("m/..data")).unwrap();
+        Changed::Names([version, "..new", "..data"].map(str::to_owned).into())
+    };
+    std::os::unix::fs::symlink("..data/a.yaml", dir.0.join("m/a.yaml")).unwrap();
+    let changed = put("..1", OPEN);
+    assert!(manifests.reload(&changed));
+    assert_eq!(in_force(&mut manifests), one("p", 1));
+    let changed = put("..2", "{ingress: [{}, {}]}");
+    assert!(manifests.reload(&changed));
+    assert_eq!(in_force(&mut manifests), one("p", 2));
 }
