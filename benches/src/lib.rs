@@ -8,6 +8,7 @@ pub mod cni;
 pub mod cpu;
 pub mod cubic;
 pub mod iperf;
+pub mod label;
 pub mod policy;
 pub mod report;
 pub mod rows;

@@ -69,6 +69,8 @@ pub struct Comparison {
     pub cni: Option<Timings>,
     /// Policy at scale.
     pub policy: Option<crate::policy::Figures>,
+    /// Milliseconds from a label's change to the first packet it admits.
+    pub label: Option<Vec<f64>>,
 }
 
 impl Comparison {
@@ -104,6 +106,15 @@ impl Comparison {
         }
         if let Some(policy) = &self.policy {
             text.push_str(&policy.table());
+        }
+        if let Some(times) = &self.label {
+            let _ = writeln!(
+                text,
+                "\na label changed among 10,000 pods and 2,000 policies, felt by packets after {:.1} ms at the median, {:.1} ms p99 of {}",
+                quantile(times, 0.5),
+                quantile(times, 0.99),
+                times.len()
+            );
         }
         text
     }

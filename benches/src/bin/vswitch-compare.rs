@@ -9,7 +9,7 @@ use vswitch::lab::{Programs, Stop};
 use vswitch_benches::cubic::Allowed;
 use vswitch_benches::report::{Comparison, Measured};
 use vswitch_benches::rows::Row;
-use vswitch_benches::{cni, iperf, policy};
+use vswitch_benches::{cni, iperf, label, policy};
 
 /// Compares pod networks in interleaved pairs. Needs root.
 #[derive(Debug, Parser)]
@@ -20,7 +20,7 @@ struct Args {
     /// Seconds of each run after its warm-up.
     #[arg(long, default_value_t = 4)]
     seconds: u32,
-    /// Rows, by their short names: aa g1 g2 g4 g5 cni policy.
+    /// Rows, by their short names: aa g1 g2 g4 g5 cni policy label.
     #[arg(long, value_delimiter = ',')]
     rows: Vec<String>,
     /// Two pairs of two seconds.
@@ -58,7 +58,7 @@ fn compare(args: &Args) -> anyhow::Result<Comparison> {
     let (pairs, seconds) = if args.quick { (2, 2) } else { (args.pairs.max(1), args.seconds.max(1)) };
     for id in &args.rows {
         anyhow::ensure!(
-            id == "cni" || id == "policy" || Row::ALL.iter().any(|row| row.id() == id),
+            ["cni", "policy", "label"].contains(&id.as_str()) || Row::ALL.iter().any(|row| row.id() == id),
             "--rows {id}: no such row"
         );
     }
@@ -75,6 +75,7 @@ fn compare(args: &Args) -> anyhow::Result<Comparison> {
         rows: Vec::new(),
         cni: None,
         policy: None,
+        label: None,
     };
     for row in Row::ALL.into_iter().filter(|row| wanted(row.id())) {
         eprintln!("{}: {}", row.id(), row.title());
@@ -99,6 +100,10 @@ fn compare(args: &Args) -> anyhow::Result<Comparison> {
     if wanted("policy") {
         eprintln!("policy: rules");
         comparison.policy = Some(policy::run(&programs, &stop, &cubic, pairs, seconds)?);
+    }
+    if wanted("label") {
+        eprintln!("label: a change felt by packets");
+        comparison.label = Some(label::run(&programs, &stop, if args.quick { 20 } else { 200 })?);
     }
     if let Some(path) = &args.json {
         let file = std::fs::File::create(path).with_context(|| path.display().to_string())?;
