@@ -11,6 +11,7 @@
 //! Pure; on the control thread; no I/O.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use policy::model::{Policy, PolicyKind, Tier};
@@ -71,6 +72,10 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The kinds that are policies.
+    pub(crate) const POLICIES: RangeInclusive<Kind> =
+        Kind::NetworkPolicy..=Kind::StagedKubernetesNetworkPolicy;
+
     fn find(api_version: &str, kind: &str) -> Option<Kind> {
         Some(match (api_version, kind) {
             ("v1", "Namespace") => Kind::Namespace,

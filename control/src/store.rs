@@ -7,8 +7,9 @@
 //!
 //! Owned by the control thread. Only [`Manifests`] does I/O.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -28,6 +29,10 @@ mod world;
 #[derive(Debug)]
 pub struct Objects {
     entries: BTreeMap<Key, Entry>,
+    /// Those whose current version is not valid.
+    refused: BTreeSet<Key>,
+    /// One text for each namespace, that all keys share: what is asked most is whether two are the same.
+    namespaces: HashSet<Arc<str>>,
     /// The last version given to an object.
     version: u64,
     /// By namespace, the version of what its pods' labels depend on beside the Pod object: the namespace itself and its
@@ -64,11 +69,23 @@ impl Objects {
     /// None yet.
     #[must_use]
     pub fn new() -> Objects {
-        Objects { entries: BTreeMap::new(), version: 0, contexts: HashMap::new(), made: world::Made::new() }
+        Objects {
+            entries: BTreeMap::new(),
+            refused: BTreeSet::new(),
+            namespaces: HashSet::new(),
+            version: 0,
+            contexts: HashMap::new(),
+            made: world::Made::new(),
+        }
     }
 
     /// Takes over an object's new version. True when that changes anything (what is in force, or the problems).
-    pub fn put(&mut self, key: Key, source: Arc<Value>, version: Result<Object, Refused>) -> bool {
+    pub fn put(&mut self, mut key: Key, source: Arc<Value>, version: Result<Object, Refused>) -> bool {
+        key.namespace = key.namespace.map(|namespace| self.shared(namespace));
+        match &version {
+            Ok(_) => self.refused.remove(&key),
+            Err(_) => self.refused.insert(key.clone()),
+        };
         let context = context(&key).cloned();
         let entry = self.entries.entry(key).or_default();
         entry.seen = Some(Arc::clone(&source));
@@ -102,6 +119,7 @@ impl Objects {
     /// The object is gone. True when it was there.
     pub fn remove(&mut self, key: &Key) -> bool {
         let removed = self.entries.remove(key).is_some();
+        self.refused.remove(key);
         if removed && let Some(namespace) = context(key) {
             self.version += 1;
             self.contexts.insert(Arc::clone(namespace), self.version);
@@ -130,8 +148,10 @@ impl Objects {
     /// The objects whose current version is not valid, and what stands in for them.
     #[must_use]
     pub fn problems(&self) -> Vec<Problem> {
-        let refused =
-            self.entries.iter().filter_map(|(key, entry)| Some((key, entry, entry.refused.as_ref()?)));
+        let refused = self.refused.iter().filter_map(|key| {
+            let entry = self.entries.get(key)?;
+            Some((key, entry, entry.refused.as_ref()?))
+        });
         refused
             .map(|(key, entry, refused)| Problem::Refused {
                 key: key.clone(),
@@ -145,8 +165,26 @@ impl Objects {
             .collect()
     }
 
-    fn good(&self) -> impl Iterator<Item = (&Key, &Object)> {
-        self.entries.iter().filter_map(|(key, entry)| Some((key, &entry.good.as_ref()?.object)))
+    /// The entries of some kinds, in order of their keys.
+    fn of(&self, kinds: RangeInclusive<Kind>) -> impl Iterator<Item = (&Key, &Entry)> {
+        let first = Key { kind: *kinds.start(), namespace: None, name: "".into() };
+        self.entries.range(first..).take_while(move |(key, _)| kinds.contains(&key.kind))
+    }
+
+    /// The objects of one kind in force, in order of their keys.
+    fn good(&self, kind: Kind) -> impl Iterator<Item = (&Key, &Good)> {
+        self.of(kind..=kind).filter_map(|(key, entry)| Some((key, entry.good.as_ref()?)))
+    }
+
+    /// The one text of a namespace.
+    fn shared(&mut self, namespace: Arc<str>) -> Arc<str> {
+        match self.namespaces.get(&namespace) {
+            Some(shared) => Arc::clone(shared),
+            None => {
+                self.namespaces.insert(Arc::clone(&namespace));
+                namespace
+            }
+        }
     }
 }
 

@@ -104,7 +104,7 @@ impl Index<'_> {
             }
             addrs.sort_unstable();
             addrs.dedup();
-            if namespace != Some(candidate.name.0) {
+            if !namespace.is_some_and(|namespace| Arc::ptr_eq(namespace, candidate.name.0)) {
                 namespace = Some(candidate.name.0);
                 context = contexts.get(candidate.name.0).copied().unwrap_or_default();
             }

@@ -10,8 +10,8 @@ use policy::model::{Endpoint, EndpointId, NetSet, Order, Policy, Tier, TierEnd, 
 
 use super::pods::{Index, MadePod};
 use super::{Objects, Problem};
-use crate::objects::Object;
 use crate::objects::labels::Flat;
+use crate::objects::{Kind, Object};
 
 /// A pod attached to this node's switch.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -107,7 +107,7 @@ impl Objects {
 
     /// The valid ones, and for those that never were, what stands in.
     fn policies(&self) -> Vec<Arc<Policy>> {
-        let in_force = self.entries.values().filter_map(|entry| match (&entry.good, &entry.refused) {
+        let in_force = self.of(Kind::POLICIES).filter_map(|(_, entry)| match (&entry.good, &entry.refused) {
             (Some(good), _) => match &good.object {
                 Object::Policy(policy) => Some(policy),
                 _ => None,
@@ -121,8 +121,8 @@ impl Objects {
     /// Those there are objects of, the predefined ones, and those that policies are in without there being any.
     fn tiers(&mut self, policies: &[Arc<Policy>], problems: &mut Vec<Problem>) -> Vec<Arc<Tier>> {
         let mut tiers: BTreeMap<Arc<str>, Arc<Tier>> = BTreeMap::new();
-        for (_, object) in self.good() {
-            if let Object::Tier(tier) = object {
+        for (_, good) in self.good(Kind::Tier) {
+            if let Object::Tier(tier) = &good.object {
                 tiers.insert(Arc::clone(&tier.name), Arc::clone(tier));
             }
         }
@@ -145,7 +145,7 @@ impl Objects {
 
     fn index(&self, node: &NodeAddrs) -> Index<'_> {
         let mut index = Index { nodes: node.addrs.iter().copied().collect(), ..Index::default() };
-        for (key, entry) in &self.entries {
+        for (key, entry) in self.of(Kind::Namespace..=Kind::Node) {
             let Some(good) = &entry.good else { continue };
             match (&good.object, &key.namespace) {
                 (Object::Namespace(namespace), _) => {
@@ -159,10 +159,12 @@ impl Objects {
                     index.pods.push(((namespace, &key.name), pod, good.version));
                 }
                 (Object::Node(node), _) => index.nodes.extend(&node.addrs),
-                (Object::Host(host), _) => index.nodes.extend(&host.addrs),
-                // Kinds that lie in a namespace are read with one.
-                (Object::Pod(_) | Object::ServiceAccount(_), None) => {}
-                (Object::Policy(_) | Object::Tier(_) | Object::Set(_) | Object::Inert, _) => {}
+                _ => {}
+            }
+        }
+        for (_, good) in self.good(Kind::HostEndpoint) {
+            if let Object::Host(host) = &good.object {
+                index.nodes.extend(&host.addrs);
             }
         }
         index
@@ -170,8 +172,8 @@ impl Objects {
 
     /// Host endpoints of every node. One without addresses has, on this node, the node's.
     fn hosts<'a>(&'a self, node: &'a NodeAddrs) -> impl Iterator<Item = Endpoint> + 'a {
-        self.good().filter_map(move |(key, object)| {
-            let Object::Host(host) = object else { return None };
+        self.good(Kind::HostEndpoint).filter_map(move |(key, good)| {
+            let Object::Host(host) = &good.object else { return None };
             let addrs =
                 if host.addrs.is_empty() && host.node == node.name { &node.addrs } else { &host.addrs };
             Some(Endpoint {
@@ -185,8 +187,8 @@ impl Objects {
     }
 
     fn sets(&self, index: &Index<'_>) -> Vec<NetSet> {
-        let sets = self.good().filter_map(|(key, object)| {
-            let Object::Set(set) = object else { return None };
+        let sets = self.of(Kind::NetworkSet..=Kind::GlobalNetworkSet).filter_map(|(key, entry)| {
+            let Object::Set(set) = &entry.good.as_ref()?.object else { return None };
             let flat = Flat::own(&set.labels);
             let flat = match key.namespace.as_deref() {
                 Some(namespace) => flat.in_namespace(namespace, index.namespaces.get(namespace).copied()),
