@@ -38,6 +38,12 @@ pub struct Objects {
     /// By namespace, the version of what its pods' labels depend on beside the Pod object: the namespace itself and its
     /// service accounts. None = there never was any of these.
     contexts: HashMap<Arc<str>, u64>,
+    /// The version of what says who has which address: addresses of pods, nodes and host endpoints.
+    claims: u64,
+    /// Pods that changed since the last world was made, in other things than that.
+    changed: BTreeSet<Key>,
+    /// Namespaces whose context changed since then.
+    moved: BTreeSet<Arc<str>>,
     made: world::Made,
 }
 
@@ -75,6 +81,9 @@ impl Objects {
             namespaces: HashSet::new(),
             version: 0,
             contexts: HashMap::new(),
+            claims: 0,
+            changed: BTreeSet::new(),
+            moved: BTreeSet::new(),
             made: world::Made::new(),
         }
     }
@@ -86,8 +95,7 @@ impl Objects {
             Ok(_) => self.refused.remove(&key),
             Err(_) => self.refused.insert(key.clone()),
         };
-        let context = context(&key).cloned();
-        let entry = self.entries.entry(key).or_default();
+        let entry = self.entries.entry(key.clone()).or_default();
         entry.seen = Some(Arc::clone(&source));
         match version {
             Ok(object) => {
@@ -100,8 +108,10 @@ impl Objects {
                     }
                     None => {
                         self.version += 1;
-                        entry.good = Some(Good { object, source, version: self.version });
-                        self.contexts.extend(context.map(|namespace| (namespace, self.version)));
+                        let before = entry.good.replace(Good { object, source, version: self.version });
+                        let moves = claims(before.as_ref().map(|good| &good.object))
+                            != claims(entry.good.as_ref().map(|good| &good.object));
+                        self.note(key, moves);
                         true
                     }
                 }
@@ -118,13 +128,24 @@ impl Objects {
 
     /// The object is gone. True when it was there.
     pub fn remove(&mut self, key: &Key) -> bool {
-        let removed = self.entries.remove(key).is_some();
         self.refused.remove(key);
-        if removed && let Some(namespace) = context(key) {
-            self.version += 1;
-            self.contexts.insert(Arc::clone(namespace), self.version);
+        let Some(entry) = self.entries.remove(key) else { return false };
+        self.version += 1;
+        self.note(key.clone(), claims(entry.good.as_ref().map(|good| &good.object)).is_some());
+        true
+    }
+
+    /// An object became what it is with the last version. `moves`: so did who has which address.
+    fn note(&mut self, key: Key, moves: bool) {
+        if moves {
+            self.claims = self.version;
         }
-        removed
+        if let Some(namespace) = context(&key) {
+            self.contexts.insert(Arc::clone(namespace), self.version);
+            self.moved.insert(Arc::clone(namespace));
+        } else if key.kind == Kind::Pod {
+            self.changed.insert(key);
+        }
     }
 
     /// Was exactly this text, the same allocation, the last one taken over?
@@ -193,6 +214,16 @@ fn context(key: &Key) -> Option<&Arc<str>> {
     match key.kind {
         Kind::Namespace => Some(&key.name),
         Kind::ServiceAccount => key.namespace.as_ref(),
+        _ => None,
+    }
+}
+
+/// What an object says about who has which address, if it says anything: the addresses, and whether they are pods'.
+fn claims(object: Option<&Object>) -> Option<(&[IpAddr], bool)> {
+    match object? {
+        Object::Pod(pod) => Some((&pod.addrs, !pod.ended && !pod.host_network)),
+        Object::Node(node) => Some((&node.addrs, false)),
+        Object::Host(host) => Some((&host.addrs, false)),
         _ => None,
     }
 }

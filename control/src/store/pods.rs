@@ -7,8 +7,8 @@
 //!
 //! Of pods that have ended, and of those in their node's network, only such as are attached here are endpoints.
 //!
-//! Who has which address is found anew each time, in one pass; the endpoint itself, which is what costs, is made only
-//! where the object, its [context](super::Objects) or its addresses are others than last time.
+//! Who has which address is found in one pass over all pods, and only when somebody's address changed; an endpoint is
+//! made only where its object, its [context](super::Objects) or its addresses are others than last time.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -34,8 +34,29 @@ pub(super) struct MadePod {
     context: u64,
 }
 
+impl MadePod {
+    pub(super) fn name(&self) -> Name<'_> {
+        match &self.endpoint.id {
+            EndpointId::Pod { namespace, name } => (namespace, name),
+            // There are none among pods.
+            EndpointId::Host { name } => (name, name),
+        }
+    }
+
+    /// Where it stands to a pod of that name.
+    pub(super) fn sequence(&self, name: Name<'_>) -> Ordering {
+        let own = self.name();
+        // Nearly always the very same texts: a comparison of them would be most of the work.
+        match Arc::ptr_eq(own.0, name.0) {
+            true if Arc::ptr_eq(own.1, name.1) => Ordering::Equal,
+            true => own.1.cmp(name.1),
+            false => own.cmp(&name),
+        }
+    }
+}
+
 /// Namespace and name; sorts as [`EndpointId`] does.
-type Name<'a> = (&'a Arc<str>, &'a Arc<str>);
+pub(super) type Name<'a> = (&'a Arc<str>, &'a Arc<str>);
 
 /// What objects say about pods and about what pods refer to.
 #[derive(Default)]
@@ -109,7 +130,7 @@ impl Index<'_> {
                 context = contexts.get(candidate.name.0).copied().unwrap_or_default();
             }
             let old = loop {
-                match before.peek().map(|old| sequence(&old.endpoint.id, candidate.name)) {
+                match before.peek().map(|old| old.sequence(candidate.name)) {
                     Some(Ordering::Less) => drop(before.next()),
                     Some(Ordering::Equal) => break before.next(),
                     _ => break None,
@@ -122,12 +143,7 @@ impl Index<'_> {
                 {
                     old
                 }
-                old => {
-                    let new = self.make(candidate, &addrs);
-                    // The compiler compares by pointer first.
-                    let equal = old.map(|old| old.endpoint).filter(|old| **old == new);
-                    MadePod { endpoint: equal.unwrap_or_else(|| Arc::new(new)), version, context }
-                }
+                old => self.made(candidate, &addrs, context, old.as_ref()),
             });
         }
         made
@@ -196,6 +212,26 @@ impl Index<'_> {
         owners
     }
 
+    /// What a pod that keeps its addresses is now.
+    pub(super) fn renewed(&self, old: &MadePod, object: Option<(&Pod, u64)>, context: u64) -> MadePod {
+        let candidate = Candidate { name: old.name(), object, local: None };
+        self.made(&candidate, &old.endpoint.addrs, context, Some(old))
+    }
+
+    fn made(
+        &self,
+        candidate: &Candidate<'_>,
+        addrs: &[IpAddr],
+        context: u64,
+        old: Option<&MadePod>,
+    ) -> MadePod {
+        let new = self.make(candidate, addrs);
+        // The compiler compares by pointer first.
+        let equal = old.map(|old| &old.endpoint).filter(|old| ***old == new).cloned();
+        let version = candidate.object.map_or(0, |(_, version)| version);
+        MadePod { endpoint: equal.unwrap_or_else(|| Arc::new(new)), version, context }
+    }
+
     fn make(&self, candidate: &Candidate<'_>, addrs: &[IpAddr]) -> Endpoint {
         let object = candidate.object.map(|(object, _)| object);
         Endpoint {
@@ -218,18 +254,5 @@ impl Index<'_> {
             }
             None => flat.done(),
         }
-    }
-}
-
-/// Where an endpoint stands to a pod of that name; host endpoints come last.
-fn sequence(id: &EndpointId, name: Name<'_>) -> Ordering {
-    match id {
-        // Nearly always the very same texts: a comparison of them would be most of the work.
-        EndpointId::Pod { namespace, name: own } => match Arc::ptr_eq(namespace, name.0) {
-            true if Arc::ptr_eq(own, name.1) => Ordering::Equal,
-            true => own.cmp(name.1),
-            false => (namespace, own).cmp(&name),
-        },
-        EndpointId::Host { .. } => Ordering::Greater,
     }
 }

@@ -1,5 +1,7 @@
 use std::net::IpAddr;
 
+use proptest::prelude::*;
+
 use policy::model::{Endpoint, EndpointId, World};
 
 use super::*;
@@ -230,4 +232,71 @@ fn sets_hosts_and_tiers_are_part_of_the_world() {
     assert!(world.sets.iter().zip(&again.sets).all(|(a, b)| Arc::ptr_eq(a, b)));
     assert!(world.tiers.iter().zip(&again.tiers).all(|(a, b)| Arc::ptr_eq(a, b)));
     assert!(world.endpoints.iter().zip(&again.endpoints).all(|(a, b)| Arc::ptr_eq(a, b)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// However a world came about, it is the one that the same objects make when all are new.
+    #[test]
+    fn a_world_in_steps_is_the_world_at_once(
+        steps in prop::collection::vec((0..7_u8, 0..4_u8, 0..3_u8, 0..4_u8), 1..24),
+        attached in prop::collection::vec((0..4_u8, 0..4_u8), 0..3),
+    ) {
+        let (mut objects, mut texts) = (Objects::new(), BTreeMap::new());
+        for (n, (kind, name, label, addr)) in steps.into_iter().enumerate() {
+            let namespace = ["x", "y"][usize::from(name % 2)];
+            let status = if addr == 0 { String::new() } else { format!("podIP: 10.0.0.{addr}") };
+            let (id, text) = match kind {
+                0 => (
+                    format!("n{namespace}"),
+                    format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}, labels: {{l: v{label}}}}}}}"),
+                ),
+                1 => (
+                    format!("a{namespace}"),
+                    format!(
+                        "{{apiVersion: v1, kind: ServiceAccount, metadata: {{name: default, namespace: {namespace}, \
+                         labels: {{l: v{label}}}}}}}"
+                    ),
+                ),
+                2 => (
+                    format!("N{name}"),
+                    format!(
+                        "{{apiVersion: v1, kind: Node, metadata: {{name: n{name}}}, \
+                         status: {{addresses: [{{type: InternalIP, address: 10.0.0.{}}}]}}}}",
+                        addr + 2
+                    ),
+                ),
+                _ => (
+                    format!("p{name}"),
+                    format!(
+                        "{{apiVersion: v1, kind: Pod, metadata: {{name: p{name}, namespace: {namespace}, \
+                         labels: {{l: v{label}}}}}, status: {{{status}}}}}"
+                    ),
+                ),
+            };
+            if kind == 6 && texts.contains_key(&id) {
+                texts.remove(&id);
+                let key = Key { kind: Kind::Pod, namespace: Some(namespace.into()), name: format!("p{name}").into() };
+                prop_assert!(objects.remove(&key));
+            } else {
+                put(&mut objects, &text);
+                texts.insert(id, text);
+            }
+            // Pods come and go, too.
+            let attached = if n % 5 == 4 { &[][..] } else { &attached };
+            let pods: Vec<LocalPod> = attached
+                .iter()
+                .map(|(name, addr)| {
+                    local(["x", "y"][usize::from(name % 2)], &format!("p{name}"), &format!("10.0.0.{}", addr + 1))
+                })
+                .collect();
+            let at_once = texts.values().fold(Objects::new(), |mut objects, text| {
+                put(&mut objects, text);
+                objects
+            }).world(&pods, &node());
+            let in_steps = objects.world(&pods, &node());
+            prop_assert_eq!(in_steps, at_once);
+        }
+    }
 }

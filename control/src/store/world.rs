@@ -2,7 +2,7 @@
 //!
 //! Pods are the matter of [`pods`](super::pods); here they come together with host endpoints, sets, tiers and policies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use policy::model::{Endpoint, EndpointId, NetSet, Order, Policy, Tier, TierEnd, 
 use super::pods::{Index, MadePod};
 use super::{Objects, Problem};
 use crate::objects::labels::Flat;
-use crate::objects::{Kind, Object};
+use crate::objects::{Key, Kind, Object};
 
 /// A pod attached to this node's switch.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,8 +39,20 @@ pub(super) struct Made {
     predefined: [Arc<Tier>; 3],
     missing: BTreeMap<Arc<str>, Arc<Tier>>,
     pods: Vec<MadePod>,
+    /// What they were made from, beside objects that are noted when they change.
+    from: Option<From>,
     hosts: BTreeMap<EndpointId, Arc<Endpoint>>,
     sets: BTreeMap<SetId, Arc<NetSet>>,
+}
+
+/// Who has which address depends on these.
+#[derive(Debug, PartialEq)]
+struct From {
+    claims: u64,
+    local: Vec<LocalPod>,
+    node: NodeAddrs,
+    /// What is odd about it.
+    problems: Vec<Problem>,
 }
 
 /// Namespace and name.
@@ -60,6 +72,7 @@ impl Made {
             predefined: Tier::predefined().map(Arc::new),
             missing: BTreeMap::new(),
             pods: Vec::new(),
+            from: None,
             hosts: BTreeMap::new(),
             sets: BTreeMap::new(),
         }
@@ -73,13 +86,26 @@ impl Objects {
     /// An attached pod has the labels and ports of the Pod object of its name, if there is one, else none; a namespace
     /// or service account without an object has no labels but its name.
     pub fn world(&mut self, local: &[LocalPod], node: &NodeAddrs) -> (World, Vec<Problem>) {
-        let mut problems = Vec::new();
-        let before = std::mem::take(&mut self.made.pods);
-        let index = self.index(node);
-        let pods = index.endpoints(local, &self.contexts, before, &mut problems);
-        let sets = self.sets(&index);
-        drop(index);
-        self.made.pods = pods;
+        let (changed, moved) = (std::mem::take(&mut self.changed), std::mem::take(&mut self.moved));
+        let mut before = std::mem::take(&mut self.made.pods);
+        let from = self.made.from.take();
+        let from = from.filter(|f| f.claims == self.claims && f.local == local && f.node == *node);
+        let (pods, from) = match from {
+            // As nearly always: nobody's address is another's now.
+            Some(from) => {
+                self.renew(&mut before, &changed, &moved);
+                (before, from)
+            }
+            None => {
+                let mut problems = Vec::new();
+                let pods = self.index(node).endpoints(local, &self.contexts, before, &mut problems);
+                let (claims, local, node) = (self.claims, local.to_vec(), node.clone());
+                (pods, From { claims, local, node, problems })
+            }
+        };
+        let mut problems = from.problems.clone();
+        (self.made.pods, self.made.from) = (pods, Some(from));
+        let sets = self.sets(&self.refer());
         let hosts = self.hosts(node).map(|made| {
             let id = made.id.clone();
             let made = reuse(&self.made.hosts, &id, made);
@@ -103,6 +129,32 @@ impl Objects {
             node_addrs: node.addrs.clone(),
         };
         (world, problems)
+    }
+
+    /// Makes anew those of `pods` whose object changed or whose namespace moved; their addresses stay.
+    fn renew(&self, pods: &mut [MadePod], changed: &BTreeSet<Key>, moved: &BTreeSet<Arc<str>>) {
+        let mut which = BTreeSet::new();
+        for key in changed {
+            let Some(namespace) = &key.namespace else { continue };
+            which.extend(pods.binary_search_by(|pod| pod.sequence((namespace, &key.name))));
+        }
+        for namespace in moved {
+            let from = pods.partition_point(|pod| pod.name().0 < namespace);
+            let those = pods[from..].iter().take_while(|pod| pod.name().0 == namespace).count();
+            which.extend(from..from + those);
+        }
+        let index = self.refer();
+        for i in which {
+            let (namespace, name) = pods[i].name();
+            let key = Key { kind: Kind::Pod, namespace: Some(Arc::clone(namespace)), name: Arc::clone(name) };
+            let good = self.entries.get(&key).and_then(|entry| entry.good.as_ref());
+            let object = good.and_then(|good| match &good.object {
+                Object::Pod(pod) => Some((pod, good.version)),
+                _ => None,
+            });
+            let context = self.contexts.get(namespace).copied().unwrap_or_default();
+            pods[i] = index.renewed(&pods[i], object, context);
+        }
     }
 
     /// The valid ones, and for those that never were, what stands in.
@@ -143,28 +195,38 @@ impl Objects {
         tiers.values().chain(self.made.missing.values()).cloned().collect()
     }
 
-    fn index(&self, node: &NodeAddrs) -> Index<'_> {
-        let mut index = Index { nodes: node.addrs.iter().copied().collect(), ..Index::default() };
-        for (key, entry) in self.of(Kind::Namespace..=Kind::Node) {
-            let Some(good) = &entry.good else { continue };
-            match (&good.object, &key.namespace) {
-                (Object::Namespace(namespace), _) => {
+    /// What pods refer to.
+    fn refer(&self) -> Index<'_> {
+        let mut index = Index::default();
+        for (key, entry) in self.of(Kind::Namespace..=Kind::ServiceAccount) {
+            match (entry.good.as_ref().map(|good| &good.object), &key.namespace) {
+                (Some(Object::Namespace(namespace)), _) => {
                     index.namespaces.insert(&key.name, &namespace.labels);
                 }
-                (Object::ServiceAccount(account), Some(namespace)) => {
+                (Some(Object::ServiceAccount(account)), Some(namespace)) => {
                     index.accounts.insert((namespace, &key.name), &account.labels);
                 }
-                // They come in the order of their names, since keys do.
-                (Object::Pod(pod), Some(namespace)) => {
-                    index.pods.push(((namespace, &key.name), pod, good.version));
-                }
-                (Object::Node(node), _) => index.nodes.extend(&node.addrs),
                 _ => {}
             }
         }
-        for (_, good) in self.good(Kind::HostEndpoint) {
-            if let Object::Host(host) = &good.object {
-                index.nodes.extend(&host.addrs);
+        index
+    }
+
+    /// That, and what says who has which address.
+    fn index(&self, node: &NodeAddrs) -> Index<'_> {
+        let mut index = self.refer();
+        index.nodes.extend(&node.addrs);
+        for (key, good) in self.good(Kind::Pod) {
+            // They come in the order of their names, since keys do, and each has a namespace.
+            if let (Object::Pod(pod), Some(namespace)) = (&good.object, &key.namespace) {
+                index.pods.push(((namespace, &key.name), pod, good.version));
+            }
+        }
+        for (_, good) in self.good(Kind::Node).chain(self.good(Kind::HostEndpoint)) {
+            match &good.object {
+                Object::Node(node) => index.nodes.extend(&node.addrs),
+                Object::Host(host) => index.nodes.extend(&host.addrs),
+                _ => {}
             }
         }
         index

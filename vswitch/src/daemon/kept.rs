@@ -47,7 +47,12 @@ impl Keeping {
         }
         self.earliest = Some(now + PAUSE);
         let copy = manifests.copy();
-        match std::thread::Builder::new().name("kept-copy".into()).spawn(move || copy.write()) {
+        let write = move || {
+            // Nothing waits for it: let everything else go first. Where that is refused, it does not matter.
+            let _ = rustix::process::nice(10);
+            copy.write()
+        };
+        match std::thread::Builder::new().name("kept-copy".into()).spawn(write) {
             Ok(writer) => self.writer = Some(writer),
             Err(_) => {
                 // Then nobody else has the time.
