@@ -34,7 +34,9 @@ const PORT: u16 = 8080;
 /// What was measured.
 #[derive(Debug, Serialize)]
 pub struct Figures {
-    /// Connections a second with [`RULES`] iptables rules, one run of each pair.
+    /// Connections a second on a kernel node with one iptables rule, one run of each pair.
+    pub bare: Vec<f64>,
+    /// The same with [`RULES`] of them.
     pub iptables: Vec<f64>,
     /// The same with as many policy rules of ours.
     pub ours: Vec<f64>,
@@ -61,17 +63,17 @@ pub struct Point {
 /// When a network cannot be built or a run fails.
 pub fn run(programs: &Programs, stop: &Stop, cubic: &Allowed, pairs: usize, seconds: u32) -> Result<Figures> {
     let length = Duration::from_secs(seconds.into());
-    let (mut iptables, mut ours) = (Vec::new(), Vec::new());
+    let [mut bare, mut iptables, mut ours] = [const { Vec::new() }; 3];
     {
-        let kernel = Kernel::build(cubic)?;
+        let kernels = [Kernel::build(cubic, 1)?, Kernel::build(cubic, RULES)?];
         let switch = Ours::build(programs, stop, cubic, RULES)?;
         for pair in 0..pairs {
-            for side in if pair % 2 == 0 { [0, 1] } else { [1, 0] } {
+            for side in if pair % 2 == 0 { [0, 1, 2] } else { [2, 1, 0] } {
                 stop.check()?;
-                if side == 0 {
-                    iptables.push(connects(&kernel.from, &kernel.far, kernel.to, length)?);
-                } else {
-                    ours.push(switch.connects(length)?);
+                match side {
+                    0 => bare.push(kernels[0].connects(length)?),
+                    1 => iptables.push(kernels[1].connects(length)?),
+                    _ => ours.push(switch.connects(length)?),
                 }
             }
         }
@@ -98,7 +100,7 @@ pub fn run(programs: &Programs, stop: &Stop, cubic: &Allowed, pairs: usize, seco
         }
         curve.push(point);
     }
-    Ok(Figures { iptables, ours, curve })
+    Ok(Figures { bare, iptables, ours, curve })
 }
 
 impl Figures {
@@ -107,8 +109,9 @@ impl Figures {
     pub fn table(&self) -> String {
         let pairs: Vec<f64> = self.iptables.iter().zip(&self.ours).map(|(a, b)| b / a).collect();
         let mut text = format!(
-            "\n{RULES} rules, {CLIENTS} clients: {:.0} connections/s with iptables, {:.0} with vswitch: {}\n",
+            "\n{RULES} rules, {CLIENTS} clients: {:.0} connections/s with iptables ({:.0} with 1 rule), {:.0} with vswitch: {}\n",
             mean(&self.iptables),
+            mean(&self.bare),
             mean(&self.ours),
             shown(ratio(&pairs))
         );
@@ -150,27 +153,31 @@ struct Kernel {
 }
 
 impl Kernel {
-    fn build(cubic: &Allowed) -> Result<Kernel> {
+    fn build(cubic: &Allowed, rules: usize) -> Result<Kernel> {
         let bed = Bed::build(Shape::default())?;
         let pod = |i: usize| {
             let wire = Wire::Vxlan { checksum: false };
             KernelNode::new(&bed.nodes[i], bed.plan(i), wire, 1500, &bed.plans())?.pod(&bed.nodes[i])
         };
         let (from, far) = (pod(0)?, pod(1)?);
-        let mut rules = String::from("*filter\n:POLICY - [0:0]\n");
-        let _ = writeln!(rules, "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT");
-        let _ = writeln!(rules, "-A FORWARD -d {} -j POLICY", far.v4);
-        for (addr, port) in (1..RULES).map(stranger) {
-            let _ = writeln!(rules, "-A POLICY -s {addr}/32 -p tcp --dport {port} -j ACCEPT");
+        let mut text = String::from("*filter\n:POLICY - [0:0]\n");
+        let _ = writeln!(text, "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT");
+        let _ = writeln!(text, "-A FORWARD -d {} -j POLICY", far.v4);
+        for (addr, port) in (1..rules).map(stranger) {
+            let _ = writeln!(text, "-A POLICY -s {addr}/32 -p tcp --dport {port} -j ACCEPT");
         }
-        let _ = writeln!(rules, "-A POLICY -s {} -p tcp -j ACCEPT\n-A POLICY -j DROP\nCOMMIT", from.v4);
+        let _ = writeln!(text, "-A POLICY -s {} -p tcp -j ACCEPT\n-A POLICY -j DROP\nCOMMIT", from.v4);
         let path = bed.dir().join("rules");
-        fs::write(&path, rules)?;
+        fs::write(&path, text)?;
         bed.nodes[1].run(&format!("iptables-restore {}", path.display()))?;
         cubic.pin(&from.netns)?;
         cubic.pin(&far.netns)?;
         let to = far.v4;
         Ok(Kernel { from: from.netns, far: far.netns, to, _bed: bed })
+    }
+
+    fn connects(&self, length: Duration) -> Result<f64> {
+        connects(&self.from, &self.far, self.to, length)
     }
 }
 

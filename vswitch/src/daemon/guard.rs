@@ -20,7 +20,7 @@ use crate::snapshot::{Port, PortKind};
 /// Where objects come from.
 enum Store {
     /// Nowhere is configured: there are none.
-    None(Objects),
+    None(Box<Objects>),
     /// A directory.
     Manifests(Box<Manifests>, Keeping),
 }
@@ -45,7 +45,7 @@ impl Guard {
                 manifests.reload(&Changed::Anything);
                 Store::Manifests(Box::new(manifests), Keeping::default())
             }
-            None => Store::None(Objects::new()),
+            None => Store::None(Box::default()),
         };
         Guard {
             store,

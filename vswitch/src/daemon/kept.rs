@@ -10,7 +10,7 @@ use control::attachments::StateError;
 use control::store::Manifests;
 
 /// Between two copies.
-const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_secs(5);
 /// After one that failed.
 const RETRY: Duration = Duration::from_secs(30);
 /// How soon the writer's end is looked for.
@@ -49,7 +49,7 @@ impl Keeping {
         let copy = manifests.copy();
         let write = move || {
             // Nothing waits for it: let everything else go first. Where that is refused, it does not matter.
-            let _ = rustix::process::nice(10);
+            let _ = rustix::process::nice(19);
             copy.write()
         };
         match std::thread::Builder::new().name("kept-copy".into()).spawn(write) {
