@@ -1,7 +1,7 @@
 //! The kept copy of the objects in force, written beside the control thread.
 //!
 //! Writing and flushing a large one takes tenths of a second, in which no pod could be attached. So a thread of its own
-//! does it, after the objects are in force, and not more often than every [`PAUSE`]. Owned by the control thread.
+//! does it, after the objects are in force, and rests [`REST`] times as long as it took. Owned by the control thread.
 
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use control::attachments::StateError;
 use control::store::Manifests;
 
-/// Between two copies.
-const PAUSE: Duration = Duration::from_secs(5);
+/// A copy is begun this many times later than the last one took, so that objects in constant change cost a twentieth of a
+/// core at most.
+const REST: u32 = 20;
 /// After one that failed.
 const RETRY: Duration = Duration::from_secs(30);
 /// How soon the writer's end is looked for.
@@ -21,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(super) struct Keeping {
     /// No copy is begun before.
     earliest: Option<Instant>,
-    writer: Option<JoinHandle<Result<(), StateError>>>,
+    writer: Option<JoinHandle<(Duration, Result<(), StateError>)>>,
 }
 
 impl Keeping {
@@ -36,21 +37,20 @@ impl Keeping {
 
     /// Takes the end of one copy over, and begins the next, where either is due.
     pub(super) fn go_on(&mut self, manifests: &mut Manifests) {
-        if let Some(writer) = self.writer.take_if(|writer| writer.is_finished())
-            && !end(writer, manifests)
-        {
-            self.earliest = Some(Instant::now() + RETRY);
-        }
         let now = Instant::now();
+        if let Some(writer) = self.writer.take_if(|writer| writer.is_finished()) {
+            self.earliest = Some(now + end(writer, manifests).map_or(RETRY, |took| took * REST));
+        }
         if self.writer.is_some() || !manifests.stale() || self.earliest.is_some_and(|at| now < at) {
             return;
         }
-        self.earliest = Some(now + PAUSE);
         let copy = manifests.copy();
         let write = move || {
             // Nothing waits for it: let everything else go first. Where that is refused, it does not matter.
             let _ = rustix::process::nice(19);
-            copy.write()
+            let began = Instant::now();
+            let written = copy.write();
+            (began.elapsed(), written)
         };
         match std::thread::Builder::new().name("kept-copy".into()).spawn(write) {
             Ok(writer) => self.writer = Some(writer),
@@ -74,14 +74,17 @@ impl Keeping {
     }
 }
 
-/// Takes over how it ended; false when nothing was written.
-fn end(writer: JoinHandle<Result<(), StateError>>, manifests: &mut Manifests) -> bool {
+/// Takes over how it ended; how long it took, if anything was written.
+fn end(
+    writer: JoinHandle<(Duration, Result<(), StateError>)>,
+    manifests: &mut Manifests,
+) -> Option<Duration> {
     // It holds no lock and nothing of ours; if it ever panicked, the next copy is written all the same.
-    let Ok(written) = writer.join() else { return false };
-    let well = written.is_ok();
+    let (took, written) = writer.join().ok()?;
+    let took = written.is_ok().then_some(took);
     if let Err(err) = &written {
         tracing::warn!(err = %super::chain(err), "keep a copy of the objects in force");
     }
     manifests.kept(written);
-    well
+    took
 }
