@@ -71,8 +71,8 @@ fn networks(index: usize) -> [IpNet; 2] {
 }
 
 /// A connection table of the node's own; simulated time is time since boot.
-fn shared(seed: u64) -> Shared {
-    let table = conntrack::private(1 << 16, [seed, !seed]).expect("memory for a small table");
+fn shared(seed: u64, connections: u32) -> Shared {
+    let table = conntrack::private(connections, [seed, !seed]).expect("memory for the table");
     Shared { conntrack: Arc::new(table), events: Arc::default(), boot: std::time::Duration::ZERO }
 }
 
@@ -92,6 +92,15 @@ impl Node {
     /// For more than 200 nodes.
     #[must_use]
     pub fn new(index: usize, tunnel: Tunnel, seed: u64) -> Self {
+        Self::sized(index, tunnel, seed, 1 << 16, 4096)
+    }
+
+    /// The same with room for so many connections, and for so many flows that a worker remembers.
+    ///
+    /// # Panics
+    /// For more than 200 nodes, and when there is no memory.
+    #[must_use]
+    pub fn sized(index: usize, tunnel: Tunnel, seed: u64, connections: u32, flows: usize) -> Self {
         assert!(index < 200, "node numbers are one byte");
         let tunnel_port = match tunnel {
             Tunnel::Vxlan { .. } => 8472,
@@ -108,8 +117,8 @@ impl Node {
             mtu: 1500 - tunnel.overhead(false),
         };
         let (uplink, uplink_tx, wire) = uplink(QUEUE, MAX_TRAIN);
-        let sizes = Sizes { flows: 4096, ..Sizes::default() };
-        let shared = shared(seed);
+        let sizes = Sizes { flows, ..Sizes::default() };
+        let shared = shared(seed, connections);
         let conntrack = Arc::clone(&shared.conntrack);
         let mut datapath = Datapath::new(0, sizes, [seed, !seed], Arc::default(), shared);
         let bufs = (0..UPLINK_BUFS).map(|_| datapath.pool().large()).collect();
