@@ -11,6 +11,12 @@ impl Random {
         Self(seed)
     }
 
+    /// The seed whose sequence is what is to come of this one.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.0
+    }
+
     /// 64 bits.
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
