@@ -48,6 +48,15 @@ impl Home {
 pub(super) struct Tags<'a>(pub(super) &'a [AtomicU64; TAG_WORDS]);
 
 impl Tags<'_> {
+    /// The ways that carry any tag, a bit each. Most buckets that are walked over have none.
+    #[inline]
+    pub(super) fn taken(self) -> u32 {
+        match self.0.iter().all(|word| word.load(Acquire) == 0) {
+            true => 0,
+            false => !self.matches(0) & ((1 << WAYS) - 1),
+        }
+    }
+
     /// The ways that carry `tag`, a bit each; with 0, those that may be free.
     #[inline]
     pub(super) fn matches(self, tag: u16) -> u32 {

@@ -84,6 +84,9 @@ impl<M: Deref<Target = [AtomicU64]>> Table<M> {
     /// Removes every flow that `opener` opened: the port or peer is gone. Call it when no worker can open one any more.
     /// Gives the number of flows removed.
     pub fn forget_opener(&self, opener: Opener) -> u64 {
+        if self.held(opener).is_some_and(|held| held.total == 0) {
+            return 0;
+        }
         self.forget(|identity| identity.opener == opener)
     }
 
@@ -139,7 +142,11 @@ impl<M: Deref<Target = [AtomicU64]>> Table<M> {
 
     /// Indices of a bucket's entries that carry a tag.
     fn used(&self, bucket: u32) -> impl Iterator<Item = u32> + use<M> {
-        let free = self.tags(bucket).matches(0);
-        (0..WAYS as u32).filter(move |way| free & 1 << way == 0).map(move |way| bucket * WAYS as u32 + way)
+        let mut taken = self.tags(bucket).taken();
+        std::iter::from_fn(move || {
+            let way = (taken != 0).then(|| taken.trailing_zeros())?;
+            taken &= taken - 1;
+            Some(bucket * WAYS as u32 + way)
+        })
     }
 }
