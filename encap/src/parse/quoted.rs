@@ -43,7 +43,9 @@ impl Parsed {
 
 /// The packet that the ICMP error `p`, parsed from `frame`, quotes; `None` when it names no flow.
 pub fn quoted(frame: &[u8], p: &Parsed) -> Option<Quoted> {
-    let icmp = frame.get(usize::from(p.l4)..)?;
+    // What lies behind the packet is padding of the link, and says nothing.
+    let end = frame.len().min(usize::from(p.l3) + p.ip_len as usize);
+    let icmp = frame.get(usize::from(p.l4)..end)?;
     let head = icmp.first_chunk::<8>()?;
     let ip = &icmp[8..];
     let mtu = match (p.v6, head[0], head[1]) {
@@ -157,6 +159,10 @@ mod tests {
             let frame = error(&inner()[..cut], 1, 0);
             let p = parse(&frame, frame.len(), false).unwrap();
             assert_eq!(quoted(&frame, &p), None, "{cut} bytes");
+            // Nor does it when the rest lies behind the packet, as a link's padding does.
+            let padded = [&frame[..], &inner()[cut..]].concat();
+            let p = parse(&padded, padded.len(), false).unwrap();
+            assert_eq!(quoted(&padded, &p), None, "{cut} bytes and padding");
         }
         let mut later = inner();
         later[7] = 1;
