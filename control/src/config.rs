@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::fleet::Backend;
 use crate::mac::Mac;
 
 pub use error::{ConfigError, ConfigErrors, LoadError, Problem};
@@ -154,6 +155,8 @@ pub struct Peer {
     pub pod_cidrs: Vec<IpNet>,
     /// MAC of its tunnel end; always there for VXLAN.
     pub vtep_mac: Option<Mac>,
+    /// How packets for it travel, where it says so itself; none = as this node's do ([`Config::tunnel`]).
+    pub backend: Option<Backend>,
 }
 
 impl Config {

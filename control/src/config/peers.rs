@@ -106,7 +106,7 @@ fn check_one(
             errors.add(key, mac.to_string(), Problem::Duplicate { other_key: other });
         }
     }
-    Peer { name, address, address6, pod_cidrs, vtep_mac }
+    Peer { name, address, address6, pod_cidrs, vtep_mac, backend: None }
 }
 
 fn check_address(key: &str, addr: IpAddr, own: bool, seen: &mut Seen, errors: &mut Errors) {
