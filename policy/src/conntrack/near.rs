@@ -64,16 +64,17 @@ mod tests {
     #[test]
     fn a_flow_stands_where_it_is_looked_for() {
         let table = table(1000);
-        for n in 0..500 {
+        let (mut hits, flows) = (0, 500);
+        for n in 0..flows {
             let t = udp(n, n + 1, 5000, 53);
-            assert!(table.near_entry(table.near(&t)).is_none_or(|entry| entry[0].load(Relaxed) != 0));
             let slot = table.open_flow(&t, Transport::Other, &opening(1), at(0)).unwrap().found.slot;
             let near = table.near(&t);
             assert_eq!(table.near(&back(&t)), near, "both directions");
-            let (found, own) = (table.near_entry(near).unwrap(), table.slot_entry(slot).unwrap());
-            // Another flow with the same tag may stand before it: one in some thousands.
-            assert!(std::ptr::eq(found, own), "flow {n}");
             assert!(table.near_tags(near).iter().any(|tags| tags.iter().any(|word| word.load(Relaxed) != 0)));
+            let (found, own) = (table.near_entry(near).unwrap(), table.slot_entry(slot).unwrap());
+            hits += u32::from(std::ptr::eq(found, own));
         }
+        // Now and then another flow with the same tag stands before it.
+        assert!(hits >= flows - 2, "{hits} of {flows}");
     }
 }
