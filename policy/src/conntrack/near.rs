@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn a_flow_stands_where_it_is_looked_for() {
-        let table = table(1000);
+        let table = table(4000);
         let (mut hits, flows) = (0, 500);
         for n in 0..flows {
             let t = udp(n, n + 1, 5000, 53);
