@@ -7,6 +7,7 @@
 //! text --parse--> ConfigFile --check(+ Machine)--> Config --to_toml--> text with every default
 //! ```
 
+mod bgp;
 mod check;
 mod error;
 mod file;
@@ -23,6 +24,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::fleet::Backend;
 use crate::mac::Mac;
 
+pub use bgp::{Bgp, BgpPeer, Neighbour, Password};
 pub use error::{ConfigError, ConfigErrors, LoadError, Problem};
 pub use file::{
     BgpPeerSection, BgpSection, ConfigFile, MetricsSection, NetworkSection, NodeSection, PeerSection,
@@ -46,6 +48,8 @@ pub struct Config {
     pub manifests: Option<PathBuf>,
     /// `[[peer]]`, in the order of the file.
     pub peers: Vec<Peer>,
+    /// `[bgp]`; none = we speak with no router.
+    pub bgp: Option<Bgp>,
     /// `[metrics] listen`; none = no listener.
     pub metrics: Option<SocketAddr>,
 }

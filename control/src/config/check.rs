@@ -9,7 +9,7 @@ use super::error::quoted;
 use super::nets::{self, Named};
 use super::{
     Config, ConfigError, ConfigErrors, ConfigFile, Machine, Network, NetworkSection, Node, NodeSection,
-    Problem, StoreSection, Tunnel, TunnelSection, peers,
+    Problem, StoreSection, Tunnel, TunnelSection, bgp, peers,
 };
 use crate::ipam;
 use crate::mac::Mac;
@@ -33,7 +33,7 @@ impl Errors {
     }
 
     /// A number as it stands in the file, and what is wrong with it.
-    fn add_number(&mut self, key: &str, value: i64, problem: Problem) {
+    pub(super) fn add_number(&mut self, key: &str, value: i64, problem: Problem) {
         self.0.push(ConfigError { key: key.to_owned(), value: value.to_string(), problem });
     }
 
@@ -43,7 +43,7 @@ impl Errors {
     }
 
     /// A whole number within bounds.
-    fn number(&mut self, key: &str, value: i64, least: i64, most: i64) -> i64 {
+    pub(super) fn number(&mut self, key: &str, value: i64, least: i64, most: i64) -> i64 {
         if !(least..=most).contains(&value) {
             self.add_number(key, value, Problem::Range { least, most });
         }
@@ -120,16 +120,14 @@ pub(super) fn is_node_name(name: &str) -> bool {
 pub(super) fn check(file: &ConfigFile, machine: &Machine) -> Result<Config, ConfigErrors> {
     let mut errors = Errors::default();
     let manifests = check_store(&file.store, &mut errors);
-    if file.bgp.is_some() {
-        errors.absent("[bgp]", Problem::SectionNotSupported);
-    }
     let node = check_node(&file.node, machine, &mut errors);
+    let bgp = file.bgp.as_ref().map(|section| bgp::check(section, &node, &mut errors));
     let mut pods = Vec::new();
     let network = check_network(&file.network, &mut pods, &mut errors);
     let tunnel = check_tunnel(&file.tunnel, &mut errors);
     let peers = peers::check(&file.peer, &node, &tunnel, &mut pods, &mut errors);
     let metrics = file.metrics.as_ref().and_then(|m| check_listen(m.listen.as_deref(), &mut errors));
-    let config = Config { node, network, tunnel, manifests, peers, metrics };
+    let config = Config { node, network, tunnel, manifests, peers, bgp, metrics };
     check_pod_ranges(&config, &pods, &mut errors);
     check_mtu(&config, machine, &mut errors);
     if errors.0.is_empty() { Ok(config) } else { Err(ConfigErrors(errors.0)) }

@@ -153,6 +153,22 @@ pub enum Problem {
     UnknownType { have: &'static str },
     #[error("is not supported by this version; there is {have}")]
     TypeNotSupported { have: &'static str },
-    #[error("is not supported by this version: remove the section")]
-    SectionNotSupported,
+    #[error("must be set: without an IPv4 address of the node there is none to take")]
+    RouterIdWithoutIpv4,
+    #[error("is not written as an IPv4 address such as 192.168.77.1, or is 0.0.0.0")]
+    NotIdentifier,
+    #[error("is reserved (AS_TRANS, RFC 6793)")]
+    ReservedAs,
+    #[error("is not an IP address")]
+    NotAddress,
+    #[error("needs either address or prefix")]
+    AddressOrPrefix,
+    #[error("must have 1 to {most} bytes")]
+    PasswordLength { most: usize },
+    #[error("cannot be together with ttl-security")]
+    TtlTwice,
+    #[error("is for route reflectors: set bgp.cluster-id")]
+    ClientWithoutCluster,
+    #[error("must be of our own AS")]
+    ClientOfOtherAs,
 }

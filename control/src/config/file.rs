@@ -140,6 +140,10 @@ pub struct BgpSection {
     pub listen: Option<String>,
     /// Present = route reflector.
     pub cluster_id: Option<String>,
+    /// Every other node is a neighbour. Default: true, but for a reflector.
+    pub mesh: Option<bool>,
+    /// TCP MD5 key of the mesh's sessions.
+    pub mesh_password: Option<String>,
     /// `[[bgp.peer]]`
     pub peer: Vec<BgpPeerSection>,
 }
@@ -150,8 +154,30 @@ pub struct BgpSection {
 pub struct BgpPeerSection {
     /// Its address.
     pub address: Option<String>,
+    /// In place of an address: a range that neighbours may dial from.
+    pub prefix: Option<String>,
     /// Its AS.
     pub asn: Option<i64>,
+    /// Default: 179.
+    pub port: Option<i64>,
+    /// TCP MD5 key.
+    pub password: Option<String>,
+    /// Most hops its packets may have come.
+    pub ttl_security: Option<i64>,
+    /// Hops to a neighbour of another AS.
+    pub multihop: Option<i64>,
+    /// Default: false; true for a range.
+    pub passive: Option<bool>,
+    /// Default: true for neighbours of a reflector's own AS.
+    pub client: Option<bool>,
+    /// Default: false.
+    pub next_hop_self: Option<bool>,
+    /// Default: no bound.
+    pub max_prefixes: Option<i64>,
+    /// Ranges that its prefixes must lie in.
+    pub import: Option<Vec<String>>,
+    /// Ranges that prefixes sent to it must lie in.
+    pub export: Option<Vec<String>>,
 }
 
 /// `[metrics]`

@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use super::{Config, Tunnel};
+use super::{Bgp, Config, Neighbour, Password, Tunnel};
 
 fn quoted(value: impl Display) -> String {
     super::error::quoted(&value.to_string())
@@ -92,9 +92,56 @@ pub(super) fn render(config: &Config) -> String {
         page.line("pod-cidrs", list(&peer.pod_cidrs));
         page.text("vtep-mac", peer.vtep_mac);
     }
+    if let Some(bgp) = &config.bgp {
+        render_bgp(&mut page, bgp);
+    }
     if let Some(listen) = config.metrics {
         page.section("[metrics]");
         page.line("listen", quoted(listen));
     }
     page.0
+}
+
+fn render_bgp(page: &mut Page, bgp: &Bgp) {
+    let secret = |page: &mut Page, key: &str, password: &Option<Password>| {
+        if password.is_some() {
+            page.remark(&format!("{key}: set, and not shown"));
+        }
+    };
+    page.section("[bgp]");
+    page.line("asn", bgp.asn);
+    page.line("router-id", quoted(bgp.router_id));
+    match bgp.listen {
+        Some(listen) => page.line("listen", quoted(listen)),
+        None => page.remark("listen: port 179 of the node's addresses"),
+    }
+    page.text("cluster-id", bgp.cluster_id);
+    page.line("mesh", bgp.mesh);
+    secret(page, "mesh-password", &bgp.mesh_password);
+    for peer in &bgp.peers {
+        page.section("[[bgp.peer]]");
+        match peer.who {
+            Neighbour::At(addr) => page.line("address", quoted(addr)),
+            Neighbour::In(net) => page.line("prefix", quoted(net)),
+        }
+        page.line("asn", peer.asn);
+        page.line("port", peer.port);
+        secret(page, "password", &peer.password);
+        for (key, value) in [("ttl-security", peer.ttl_security), ("multihop", peer.multihop)] {
+            if let Some(value) = value {
+                page.line(key, value);
+            }
+        }
+        page.line("passive", peer.passive);
+        page.line("client", peer.client);
+        page.line("next-hop-self", peer.next_hop_self);
+        if let Some(most) = peer.max_prefixes {
+            page.line("max-prefixes", most);
+        }
+        for (key, nets) in [("import", &peer.import), ("export", &peer.export)] {
+            if !nets.is_empty() {
+                page.line(key, list(nets));
+            }
+        }
+    }
 }

@@ -305,7 +305,7 @@ fn every_error_names_key_and_value() {
             tunnel("vtep-mac = \"0e-00-00-00-00-01\""),
             r#"tunnel.vtep-mac = "0e-00-00-00-00-01": is not an Ethernet address such as 0e:00:00:00:00:01"#,
         ),
-        // [store], [bgp], [metrics]
+        // [store], [metrics]
         (
             format!("{LEAST}[store]\ntype = \"etcd\""),
             r#"store.type = "etcd": is not supported by this version; there is static"#,
@@ -321,12 +321,6 @@ fn every_error_names_key_and_value() {
         (
             format!("{LEAST}[store]\nmanifests = \"manifests\""),
             r#"store.manifests = "manifests": must be an absolute path"#,
-        ),
-        (
-            format!(
-                "{LEAST}[bgp]\nasn = 64512\nrouter-id = \"1.1.1.1\"\nlisten = \"0.0.0.0:179\"\ncluster-id = \"1.0.0.1\"\n[[bgp.peer]]\naddress = \"1.1.1.2\"\nasn = 1"
-            ),
-            "[bgp]: is not supported by this version: remove the section",
         ),
         (
             format!("{LEAST}[metrics]\nlisten = \"9470\""),
@@ -441,7 +435,7 @@ fn unknown_keys_and_wrong_types_show_their_line() {
         ("[nodes]\n", "nodes"),
         ("[[peer]]\nip = \"1.1.1.1\"\n", "ip"),
         ("[store]\npaswd = 1\n", "paswd"),
-        ("[bgp]\n[[bgp.peer]]\npassive = true\n", "passive"),
+        ("[bgp]\n[[bgp.peer]]\nactive = true\n", "active"),
         ("[metrics]\nport = 1\n", "port"),
     ] {
         let err = Config::load(text, &machine()).unwrap_err();
