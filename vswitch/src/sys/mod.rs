@@ -17,6 +17,7 @@ pub mod process;
 pub mod scm;
 pub mod sockopt;
 pub mod sysctl;
+pub mod tcp;
 pub mod tun;
 
 /// Runs a system call again for as long as a signal interrupts it.
