@@ -11,7 +11,9 @@ use ipnet::IpNet;
 use policy::Compiled;
 
 use crate::fib::{Fib, NextHop};
-use crate::snapshot::{GATEWAY_V4, GATEWAY_V6, NO_VNI, Node, Peer, PeerStatsBlocks, Port, PortKind, Snapshot};
+use crate::snapshot::{
+    GATEWAY_V4, GATEWAY_V6, NO_VNI, Node, Peer, PeerStatsBlocks, Port, PortKind, Snapshot,
+};
 
 /// What is known about this node.
 #[derive(Clone, Debug)]

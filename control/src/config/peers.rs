@@ -115,12 +115,7 @@ fn check_one(
 }
 
 /// A peer's own form. VXLAN is in the segment of `[tunnel]`, or in segment 1 where that is of another kind.
-fn check_backend(
-    file: &PeerSection,
-    label: &str,
-    tunnel: &Tunnel,
-    errors: &mut Errors,
-) -> Option<Backend> {
+fn check_backend(file: &PeerSection, label: &str, tunnel: &Tunnel, errors: &mut Errors) -> Option<Backend> {
     let kind = file.tunnel.as_deref()?;
     let vni = match tunnel {
         Tunnel::Vxlan { vni, .. } => *vni,

@@ -179,7 +179,10 @@ fn a_peer_may_have_a_form_of_its_own() {
     assert_eq!(of("direct", &["direct"]).pod_mtu(1500), 1500);
     assert_eq!(of("direct", &["udp"]).pod_mtu(1500), 1472);
     let errors = refused(&format!("{LEAST}{}", of_kind("udp").replace("\"udp\"\n", "\"gre\"\n")));
-    assert!(errors[0].contains(".tunnel = \"gre\": is unknown; there is vxlan, udp, ipip, direct"), "{errors:?}");
+    assert!(
+        errors[0].contains(".tunnel = \"gre\": is unknown; there is vxlan, udp, ipip, direct"),
+        "{errors:?}"
+    );
     // Only a peer that is spoken to by VXLAN needs a VTEP.
     let bare = of_kind("ipip").replace("vtep-mac = \"0e:00:00:00:00:04\"\n", "");
     assert_eq!(load(&format!("{LEAST}{bare}")).peers[0].vtep_mac, None);
@@ -218,7 +221,11 @@ fn overhead_follows_tunnel_and_family() {
     let kinds = [("vxlan", 50, 70), ("udp", 28, 48), ("ipip", 20, 20), ("direct", 0, 0)];
     for (kind, v4, v6) in kinds {
         let config = load(&format!("{LEAST}[tunnel]\ntype = \"{kind}\"\n"));
-        assert_eq!((config.tunnel.backend().overhead(false), config.tunnel.backend().overhead(true)), (v4, v6), "{kind}");
+        assert_eq!(
+            (config.tunnel.backend().overhead(false), config.tunnel.backend().overhead(true)),
+            (v4, v6),
+            "{kind}"
+        );
     }
     let config = load(&format!("{LEAST}[tunnel]\ntype = \"udp\"\n"));
     assert!(matches!(config.tunnel, Tunnel::Udp { port: 8285, .. }));

@@ -55,7 +55,8 @@ fn another_reader_sees_the_outer_header() {
 #[test]
 fn an_outer_header_with_options_is_passed_over() {
     let packet = inner(false, 0, b"x");
-    let mut header = Ipv4Header::new(packet.len() as u16, 9, IpNumber::IPV4, SRC.octets(), DST.octets()).unwrap();
+    let mut header =
+        Ipv4Header::new(packet.len() as u16, 9, IpNumber::IPV4, SRC.octets(), DST.octets()).unwrap();
     header.options = [1, 1, 1, 0].into();
     let mut outer = Vec::new();
     header.write(&mut outer).unwrap();

@@ -99,7 +99,9 @@ impl Daemon {
         if now != self.former {
             self.former = now;
             self.restore_host();
-            self.restore_masquerade();
+            if let Err(err) = self.install_masquerade() {
+                tracing::debug!(err = %chain(&err), "the nftables table");
+            }
         }
     }
 
@@ -295,3 +297,6 @@ fn direct_routes(peers: &[PeerFacts]) -> Vec<(IpNet, IpAddr)> {
 fn accepts_direct(peers: &[PeerFacts], node: &Node) -> bool {
     peers.iter().any(|p| p.tunnel.is_some() && p.addresses.iter().any(|a| node.is_near(*a)))
 }
+
+#[cfg(test)]
+mod tests;

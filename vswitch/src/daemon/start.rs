@@ -39,7 +39,7 @@ use crate::sys::tun::{OFFLOAD_PORT, Tap, VNET_LEN};
 pub fn run(config: &Path) -> Result<(), DaemonError> {
     let (tx, events) = bounded(1024);
     watch::signals(&tx)?;
-    let (mut daemon, socket) = start(config, &tx)?;
+    let (mut daemon, socket) = start(config, KeeperLink::new(keeper_socket()), &tx)?;
     if daemon.serve(&events)? {
         // A stop on request: nobody will answer here until the next start.
         let _ = std::fs::remove_file(socket);
@@ -47,7 +47,12 @@ pub fn run(config: &Path) -> Result<(), DaemonError> {
     Ok(())
 }
 
-fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::PathBuf), DaemonError> {
+/// Sets everything up; gives the control thread's state, and the control socket.
+pub(super) fn start(
+    path: &Path,
+    keeper: KeeperLink,
+    events: &Sender<Event>,
+) -> Result<(Daemon, std::path::PathBuf), DaemonError> {
     let text = std::fs::read_to_string(path)
         .map_err(|err| DaemonError::ReadConfig { path: path.to_owned(), err })?;
     let machine = node::machine().map_err(DaemonError::Machine)?;
@@ -60,7 +65,6 @@ fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::Path
     if mtu < least {
         return Err(DaemonError::Mtu { uplink: config.node.uplink.clone(), have: uplink.mtu, mtu, least });
     }
-    let keeper = KeeperLink::new(keeper_socket());
     let mut held = keeper.take_all().map_err(DaemonError::Keeper)?;
     let restored = !held.is_empty();
     let state = StateDir::open(&config.node.state_dir)?;

@@ -134,7 +134,7 @@ impl Uplinks {
             let beyond = name_of(*group, names.len());
             if names.iter().all(|name| rest.contains(name)) && !rest.contains(&beyond) {
                 let sockets = names.iter().filter_map(|name| held.remove(name)).collect();
-                names.iter().for_each(|name| drop(rest.remove(name)));
+                rest.retain(|name| !names.contains(name));
                 self.groups.insert(*group, sockets);
             }
         }

@@ -135,12 +135,7 @@ impl Datapath {
     }
 
     /// Offers the packet in one outer IPv4 packet. Its Ethernet header takes the place of the outer header's last bytes.
-    fn offer_ipip(
-        &mut self,
-        bufs: &mut [Frame],
-        buf: usize,
-        m: &RecvMeta,
-    ) -> Result<(), (DropReason, u64)> {
+    fn offer_ipip(&mut self, bufs: &mut [Frame], buf: usize, m: &RecvMeta) -> Result<(), (DropReason, u64)> {
         self.core.counters.received.incr();
         let data = bufs[buf].data_mut();
         let len = m.len.min(data.len());
@@ -150,7 +145,11 @@ impl Datapath {
             encap::ipip::mark(&mut data[inner.at..]);
         }
         let at = inner.at - ETH;
-        data[at..inner.at].copy_from_slice(&encap::udp::ethernet(Mac::default(), Mac::default(), inner.ethertype));
+        data[at..inner.at].copy_from_slice(&encap::udp::ethernet(
+            Mac::default(),
+            Mac::default(),
+            inner.ethertype,
+        ));
         self.merge.offer(bufs, buf as u16, at as u32, (len - at) as u32, false);
         Ok(())
     }

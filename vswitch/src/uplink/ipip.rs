@@ -271,7 +271,7 @@ fn share(v6: bool, index: u32, workers: u32) -> [SockFilter; 13] {
     const LD_WORD: u16 = 0x40; // a = packet[x + k], 32 bits
     const ST: u16 = 0x02; // memory[k] = a
     const LDX_MEMORY: u16 = 0x61; // x = memory[k]
-    const XOR_X: u16 = 0xaf; // a ^= x
+    const XOR_X: u16 = 0xac; // a ^= x
     const TAX: u16 = 0x07; // x = a
     const SHIFT_RIGHT: u16 = 0x74; // a >>= k
     const MOD: u16 = 0x94; // a %= k

@@ -223,8 +223,10 @@ mod tests {
         let dst = addr(2);
         let train = |seg, parts| Train { dst: &dst, flow_hash: 9, seg, total: 7, parts };
         let parts = [IoSlice::new(b"abc"), IoSlice::new(b"d"), IoSlice::new(b"efg")];
-        let report =
-            tx.send(Form::Vxlan, &[train(2, &parts), train(7, &parts), train(3, &parts), train(1, &parts), train(7, &[])]);
+        let report = tx.send(
+            Form::Vxlan,
+            &[train(2, &parts), train(7, &parts), train(3, &parts), train(1, &parts), train(7, &[])],
+        );
         assert_eq!((report.sent, report.dropped, report.errors), (4 + 1, 3, 7 + 1));
         let first = wire.recv().unwrap();
         assert_eq!((first.addr, first.flow_hash), (dst, 9));

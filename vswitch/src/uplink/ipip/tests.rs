@@ -56,11 +56,10 @@ fn a_train_becomes_packets_of_the_right_protocol() {
         let dst = SocketAddr::new(HERE.into(), 0);
         for (v6, rx) in [false, true].into_iter().zip(&mut rx) {
             // Three packets of one size and a shorter one, headers and payload apart.
-            let packets = [inner(v6, 1, 2, 100), inner(v6, 1, 2, 100), inner(v6, 1, 2, 100), inner(v6, 1, 2, 9)];
-            let parts: Vec<IoSlice<'_>> = packets
-                .iter()
-                .flat_map(|p| [IoSlice::new(&p[..28]), IoSlice::new(&p[28..])])
-                .collect();
+            let packets =
+                [inner(v6, 1, 2, 100), inner(v6, 1, 2, 100), inner(v6, 1, 2, 100), inner(v6, 1, 2, 9)];
+            let parts: Vec<IoSlice<'_>> =
+                packets.iter().flat_map(|p| [IoSlice::new(&p[..28]), IoSlice::new(&p[28..])]).collect();
             let total = packets.iter().map(Vec::len).sum();
             let train = Train { dst: &dst, flow_hash: 0, seg: packets[0].len(), total, parts: &parts };
             let report = tx.send(&[train]);
@@ -69,9 +68,9 @@ fn a_train_becomes_packets_of_the_right_protocol() {
             assert_eq!(got.len(), 4);
             for ((meta, bytes), packet) in got.iter().zip(&packets) {
                 assert_eq!((meta.addr.ip(), meta.stride, meta.len), (HERE.into(), 0, packet.len() + 20));
-                let found = encap::ipip::parse(bytes).unwrap();
+                let found = ipip::parse(bytes).unwrap();
                 assert_eq!(bytes[found.at..], packet[..]);
-                assert_eq!((bytes[8], bytes[6] & 0x40 != 0), (64, v6), "TTL and DF");
+                assert_eq!((bytes[8], bytes[6] & 0x40 != 0), (64, true), "TTL and DF");
             }
         }
     });
@@ -126,7 +125,13 @@ fn each_flow_has_one_worker() {
                 for to in 0..2 {
                     let packet = inner(v6, from, to, 8);
                     let parts = [IoSlice::new(&packet)];
-                    let train = Train { dst: &dst, flow_hash: 0, seg: packet.len(), total: packet.len(), parts: &parts };
+                    let train = Train {
+                        dst: &dst,
+                        flow_hash: 0,
+                        seg: packet.len(),
+                        total: packet.len(),
+                        parts: &parts,
+                    };
                     assert_eq!(tx.send(&[train, train]).sent, 2);
                 }
             }
