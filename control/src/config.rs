@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::fleet::Backend;
+use crate::fleet::{Backend, Fleet};
 use crate::mac::Mac;
 
 pub use bgp::{Bgp, BgpPeer, Neighbour, Password};
@@ -84,6 +84,22 @@ impl Node {
     pub fn socket(&self) -> PathBuf {
         self.run_dir.join(crate::api::SOCKET_NAME)
     }
+
+    /// The address under which we reach a peer: IPv4 where both have one.
+    pub fn reach(&self, peer: &Peer) -> Option<IpAddr> {
+        match (self.address, peer.address) {
+            (Some(_), Some(v4)) => Some(v4.into()),
+            _ => self.address6.and(peer.address6).map(IpAddr::V6),
+        }
+    }
+
+    /// Is this address on a subnet of our own?
+    pub fn is_near(&self, addr: IpAddr) -> bool {
+        match addr {
+            IpAddr::V4(a) => self.subnet.is_some_and(|n| n.contains(&a)),
+            IpAddr::V6(a) => self.subnet6.is_some_and(|n| n.contains(&a)),
+        }
+    }
 }
 
 /// Addresses and sizes.
@@ -120,6 +136,11 @@ pub enum Tunnel {
         /// Only peers off our subnet are reached through the tunnel.
         cross_subnet: bool,
     },
+    /// IP in IPv4 (RFC 2003; IPv6 packets as RFC 4213 has it).
+    Ipip {
+        /// Only peers off our subnet are reached through the tunnel.
+        cross_subnet: bool,
+    },
     /// None: the underlay routes pod addresses.
     Direct,
 }
@@ -130,18 +151,28 @@ impl Tunnel {
         match self {
             Tunnel::Vxlan { .. } => "vxlan",
             Tunnel::Udp { .. } => "udp",
+            Tunnel::Ipip { .. } => "ipip",
             Tunnel::Direct => "direct",
         }
     }
 
-    /// Bytes that the tunnel adds to an IP packet, outer IP header included.
-    pub fn overhead(&self, v6_outer: bool) -> u32 {
-        let ip = if v6_outer { 40 } else { 20 };
-        match self {
-            // UDP 8, VXLAN 8, inner Ethernet 14.
-            Tunnel::Vxlan { .. } => ip + 30,
-            Tunnel::Udp { .. } => ip + 8,
-            Tunnel::Direct => 0,
+    /// Only peers off our subnet are reached through the tunnel.
+    pub fn cross_subnet(&self) -> bool {
+        match *self {
+            Tunnel::Vxlan { cross_subnet, .. }
+            | Tunnel::Udp { cross_subnet, .. }
+            | Tunnel::Ipip { cross_subnet } => cross_subnet,
+            Tunnel::Direct => false,
+        }
+    }
+
+    /// The same as a peer would publish it.
+    pub fn backend(&self) -> Backend {
+        match *self {
+            Tunnel::Vxlan { vni, .. } => Backend::Vxlan { vni },
+            Tunnel::Udp { .. } => Backend::Udp,
+            Tunnel::Ipip { .. } => Backend::Ipip,
+            Tunnel::Direct => Backend::Direct,
         }
     }
 }
@@ -181,27 +212,19 @@ impl Config {
         check::check(file, machine)
     }
 
-    /// The address under which we reach a peer: IPv4 where both have one.
-    pub fn reach(&self, peer: &Peer) -> Option<IpAddr> {
-        match (self.node.address, peer.address) {
-            (Some(_), Some(v4)) => Some(v4.into()),
-            _ => self.node.address6.and(peer.address6).map(IpAddr::V6),
-        }
-    }
-
-    /// Some peer is reached over IPv6, or we have no IPv4 address.
-    pub fn outer_v6(&self) -> bool {
-        self.node.address.is_none() || self.peers.iter().any(|p| self.reach(p).is_some_and(|a| a.is_ipv6()))
-    }
-
-    /// MTU of pods in bytes, for this MTU of the uplink.
+    /// MTU of pods in bytes, for this MTU of the uplink and the peers of the file.
     pub fn pod_mtu(&self, uplink_mtu: u32) -> u32 {
-        self.network.mtu.unwrap_or_else(|| uplink_mtu.saturating_sub(self.tunnel.overhead(self.outer_v6())))
+        Fleet::of(self).pod_mtu(self, uplink_mtu)
     }
 
-    /// The least MTU that pods may have: 1280 where they have IPv6 addresses (RFC 8200, section 5), else 576.
+    /// The least MTU that pods may have: see [`Fleet::least_mtu`].
     pub fn least_mtu(&self) -> u32 {
-        if self.network.pod_cidrs.iter().any(|net| matches!(net, IpNet::V6(_))) { 1280 } else { 576 }
+        Fleet::of(self).least_mtu()
+    }
+
+    /// Bytes that leave pods less than the uplink's MTU: see [`Fleet::overhead`].
+    pub fn overhead(&self) -> u32 {
+        Fleet::of(self).overhead(&self.node)
     }
 
     /// The configuration as a file, every default written out.

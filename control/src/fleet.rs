@@ -4,9 +4,11 @@
 //! tells a whole new [`Fleet`] each time something did, and the daemon finds out what is different. So whatever a store
 //! missed meanwhile, the next telling puts right.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
-use crate::config::{Config, Peer, Tunnel};
+use crate::config::{Config, Node, Peer, Tunnel};
 
 /// Everything a store says about nodes and ranges.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,10 +33,37 @@ pub enum Backend {
     },
     /// The bare IP packet in UDP, as flannel's `udp`.
     Udp,
-    /// IP in IP (RFC 2003; protocol 4 over IPv4).
+    /// IP in IPv4 (RFC 2003; IPv6 packets as RFC 4213 has it).
     Ipip,
     /// Routed as it is: flannel's `host-gw`.
     Direct,
+}
+
+impl Backend {
+    /// As the file and reports write it.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self {
+            Backend::Vxlan { .. } => "vxlan",
+            Backend::Udp => "udp",
+            Backend::Ipip => "ipip",
+            Backend::Direct => "direct",
+        }
+    }
+
+    /// Bytes that it adds to an IP packet, outer IP header included.
+    #[must_use]
+    pub fn overhead(self, v6_outer: bool) -> u32 {
+        let ip = if v6_outer { 40 } else { 20 };
+        match self {
+            // UDP 8, VXLAN 8, inner Ethernet 14.
+            Backend::Vxlan { .. } => ip + 30,
+            Backend::Udp => ip + 8,
+            // There is no form of it over IPv6.
+            Backend::Ipip => 20,
+            Backend::Direct => 0,
+        }
+    }
 }
 
 impl Fleet {
@@ -47,5 +76,58 @@ impl Fleet {
             tunnel: config.tunnel.clone(),
             peers: config.peers.clone(),
         }
+    }
+
+    /// How packets for a peer travel where they are encapsulated: as it says itself, else as this node's do.
+    #[must_use]
+    pub fn backend(&self, peer: &Peer) -> Backend {
+        peer.backend.unwrap_or_else(|| self.tunnel.backend())
+    }
+
+    /// Where this node sends what is for a peer's pods; none where the two have no family in common that the peer's
+    /// form can use.
+    #[must_use]
+    pub fn reach(&self, node: &Node, peer: &Peer) -> Option<IpAddr> {
+        match self.backend(peer) {
+            Backend::Ipip => node.address.and(peer.address).map(IpAddr::V4),
+            _ => node.reach(peer),
+        }
+    }
+
+    /// Some peer is reached over IPv6, or this node has no IPv4 address.
+    #[must_use]
+    pub fn outer_v6(&self, node: &Node) -> bool {
+        let over_v6 = |p: &Peer| self.reach(node, p).is_some_and(|a| a.is_ipv6());
+        node.address.is_none() || self.peers.iter().any(over_v6)
+    }
+
+    /// Every form in use: this node's own, and those that peers ask for; sorted.
+    #[must_use]
+    pub fn backends(&self) -> Vec<Backend> {
+        let mut all: Vec<Backend> = self.peers.iter().filter_map(|p| p.backend).collect();
+        all.push(self.tunnel.backend());
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Bytes that leave pods less than the uplink's MTU: those of the longest outer headers in use, so that a pod's
+    /// packets fit to every peer.
+    #[must_use]
+    pub fn overhead(&self, node: &Node) -> u32 {
+        let v6 = self.outer_v6(node);
+        self.backends().iter().map(|b| b.overhead(v6)).max().unwrap_or(0)
+    }
+
+    /// MTU of pods in bytes, for this MTU of the uplink.
+    #[must_use]
+    pub fn pod_mtu(&self, config: &Config, uplink_mtu: u32) -> u32 {
+        config.network.mtu.unwrap_or_else(|| uplink_mtu.saturating_sub(self.overhead(&config.node)))
+    }
+
+    /// The least MTU that pods may have: 1280 where they have IPv6 addresses (RFC 8200, section 5), else 576.
+    #[must_use]
+    pub fn least_mtu(&self) -> u32 {
+        if self.pod_cidrs.iter().any(|net| matches!(net, IpNet::V6(_))) { 1280 } else { 576 }
     }
 }

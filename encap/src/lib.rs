@@ -11,8 +11,8 @@
 //! A [`Frame`] is one Ethernet frame we own, with room in front for tunnel headers and the virtio header decoded into
 //! [`VnetHdr`]. Frames come from a [`Pool`] that belongs to one thread and travel in a [`Burst`]. [`parse`](parse::parse)
 //! reads the headers once; [`rewrite`] changes what a router changes; [`gso`] cuts super-frames for the wire and [`gro`]
-//! joins what the wire brought; [`vxlan`] and [`udp`] are the two encapsulations, [`tunnel`] the one place that matches
-//! on the kind.
+//! joins what the wire brought; [`vxlan`], [`udp`] and [`ipip`] are the encapsulations, [`tunnel`] the one place that
+//! matches on the kind.
 //!
 //! Nothing here does I/O, reads a clock, starts a thread or takes a lock. Nothing here panics on bytes from a wire, and
 //! nothing on a packet's path allocates once the arenas have warmed up.
@@ -22,6 +22,7 @@ pub mod checksum;
 pub mod frame;
 pub mod gro;
 pub mod gso;
+pub mod ipip;
 pub mod mac;
 pub mod parse;
 pub mod pool;
@@ -40,7 +41,7 @@ pub use gso::{GsoError, Seg, Segmenter, finish_checksum};
 pub use mac::Mac;
 pub use parse::{Frag, ParseError, Parsed, Quoted, from_ip, mapped, quoted, to_ip};
 pub use pool::Pool;
-pub use tunnel::Tunnel;
+pub use tunnel::{Form, Tunnel};
 pub use vnet::{VnetError, VnetHdr};
 
 /// Bytes of an Ethernet II header without a tag.

@@ -2,6 +2,7 @@
 
 use crate::ETH_LEN;
 use crate::frame::Frame;
+use crate::ipip::{self, IPIP_LEN, IpipError};
 use crate::udp::{self, UdpError};
 use crate::vxlan::{self, VXLAN_LEN, VxlanError};
 
@@ -15,6 +16,33 @@ pub enum Tunnel {
     },
     /// Bare IP in UDP (flannel's udp backend).
     Udp,
+    /// IP in IPv4 (RFC 2003, RFC 4213).
+    Ipip,
+}
+
+/// A [`Tunnel`] without its parameters: which kind of socket its packets come and go by.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Form {
+    /// UDP with a VXLAN header.
+    Vxlan,
+    /// UDP with nothing before the packet.
+    Udp,
+    /// IPv4 itself.
+    Ipip,
+}
+
+impl Form {
+    /// Every form.
+    pub const ALL: [Form; 3] = [Form::Vxlan, Form::Udp, Form::Ipip];
+
+    /// The name as configuration and reports have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Form::Vxlan => "vxlan",
+            Form::Udp => "udp",
+            Form::Ipip => "ipip",
+        }
+    }
 }
 
 /// Why a datagram is not of this tunnel.
@@ -29,24 +57,43 @@ pub enum TunnelError {
     /// Not a bare IP packet.
     #[error(transparent)]
     Udp(#[from] UdpError),
+    /// Not IP in IP.
+    #[error(transparent)]
+    Ipip(#[from] IpipError),
 }
 
 impl Tunnel {
+    /// Its form.
+    pub const fn form(self) -> Form {
+        match self {
+            Self::Vxlan { .. } => Form::Vxlan,
+            Self::Udp => Form::Udp,
+            Self::Ipip => Form::Ipip,
+        }
+    }
+
+    /// Whether IPv6 packets fit in: flannel's UDP form has no place for them.
+    pub const fn carries_v6(self) -> bool {
+        !matches!(self, Self::Udp)
+    }
+
     /// Bytes by which the pod's MTU is smaller than the underlay's: outer IP and UDP, the tunnel header, and the inner
-    /// Ethernet header when it travels along.
+    /// Ethernet header when it travels along. IP in IP has no outer IPv6.
     pub const fn overhead(self, v6_outer: bool) -> u16 {
         let outer = if v6_outer { 48 } else { 28 };
         match self {
             Self::Vxlan { .. } => outer + VXLAN_LEN as u16 + ETH_LEN as u16,
             Self::Udp => outer,
+            Self::Ipip => IPIP_LEN as u16,
         }
     }
 
-    /// The bytes that stand between the UDP header and the inner packet, and how many of them there are.
+    /// The bytes that stand between the UDP header and the inner packet, and how many of them there are. None for
+    /// [`Tunnel::Ipip`], whose outer header is another for every packet: [`ipip::header`].
     pub const fn prefix(self) -> ([u8; VXLAN_LEN], usize) {
         match self {
             Self::Vxlan { vni } => (vxlan::header(vni), VXLAN_LEN),
-            Self::Udp => ([0; VXLAN_LEN], 0),
+            Self::Udp | Self::Ipip => ([0; VXLAN_LEN], 0),
         }
     }
 
@@ -54,11 +101,12 @@ impl Tunnel {
     pub const fn strip(self) -> usize {
         match self {
             Self::Vxlan { .. } => 0,
-            Self::Udp => ETH_LEN,
+            Self::Udp | Self::Ipip => ETH_LEN,
         }
     }
 
-    /// Wraps a frame in place: afterwards its data is the UDP payload. False, and nothing done, when this tunnel cannot
+    /// Wraps a frame in place: afterwards its data is the UDP payload, or the inner packet of IP in IP, to which the
+    /// sender adds the outer header. False, and nothing done, when this tunnel cannot
     /// carry it (bare IP takes IP only).
     #[inline]
     pub fn push(self, frame: &mut Frame) -> bool {
@@ -67,11 +115,12 @@ impl Tunnel {
                 vxlan::push(frame, vni);
                 true
             }
-            Self::Udp => udp::strip(frame),
+            Self::Udp | Self::Ipip => udp::strip(frame),
         }
     }
 
-    /// Where the inner packet starts in a received datagram. For [`Tunnel::Udp`] it is an IP packet without Ethernet.
+    /// Where the inner packet starts in a received datagram (for [`Tunnel::Ipip`]: in a whole outer packet). But for
+    /// VXLAN it is an IP packet without Ethernet.
     ///
     /// # Errors
     /// When the datagram is not of this tunnel.
@@ -83,6 +132,7 @@ impl Tunnel {
                 (found, _) => Err(TunnelError::WrongVni(found)),
             },
             Self::Udp => Ok(udp::check(datagram).map(|_| 0)?),
+            Self::Ipip => Ok(ipip::parse(datagram)?.at),
         }
     }
 }
@@ -96,6 +146,7 @@ mod tests {
         let vxlan = Tunnel::Vxlan { vni: 1 };
         assert_eq!((vxlan.overhead(false), vxlan.overhead(true)), (50, 70));
         assert_eq!((Tunnel::Udp.overhead(false), Tunnel::Udp.overhead(true)), (28, 48));
+        assert_eq!(Tunnel::Ipip.overhead(false), 20);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub mod worlds;
 
 use std::fmt::Write as _;
 
-use encap::Tunnel;
+use encap::{Form, Tunnel};
 
 use flow::{Datagrams, Flow, Transfer};
 use host::Host;
@@ -61,6 +61,14 @@ impl Sim {
         };
         sim.publish();
         sim
+    }
+
+    /// Has two nodes speak to each other in this form instead of the fleet's. For nodes without pods yet: it may lower
+    /// the MTU of theirs.
+    pub fn speak(&mut self, a: usize, b: usize, tunnel: Tunnel) {
+        self.nodes[a].speak(b, Some(tunnel));
+        self.nodes[b].speak(a, Some(tunnel));
+        self.publish();
     }
 
     fn publish(&mut self) {
@@ -172,7 +180,8 @@ impl Sim {
         for arrival in self.underlay.arrivals(self.now_us) {
             moved = true;
             // A full socket buffer loses them.
-            self.nodes[arrival.to].wire.send(arrival.from, &arrival.bytes, arrival.stride);
+            let wire = &self.nodes[arrival.to].wires[arrival.form as usize];
+            wire.send(arrival.from, &arrival.bytes, arrival.stride);
         }
         for index in 0..self.nodes.len() {
             moved |= self.nodes[index].turn(self.now_us);
@@ -184,10 +193,13 @@ impl Sim {
     /// Hands what a node sent to the underlay.
     fn carry(&mut self, index: usize) {
         let from = self.nodes[index].endpoint;
-        while let Some(train) = self.nodes[index].wire.recv() {
-            if let Some(to) = self.nodes.iter().position(|node| node.endpoint == train.addr) {
-                for datagram in train.iter() {
-                    self.underlay.send(self.now_us, from, to, datagram);
+        for form in Form::ALL {
+            while let Some(train) = self.nodes[index].wires[form as usize].recv() {
+                let there = |node: &Node| node.endpoint.ip() == train.addr.ip();
+                if let Some(to) = self.nodes.iter().position(there) {
+                    for datagram in train.iter() {
+                        self.underlay.send(self.now_us, form, from, to, datagram);
+                    }
                 }
             }
         }

@@ -71,6 +71,13 @@ fn flannel_udp_carries_ipv4_and_says_that_it_does_not_carry_ipv6() {
 }
 
 #[test]
+fn ip_in_ip_carries_everything() {
+    let report = passes("--tunnel ipip");
+    assert_eq!(count(&report, "across nodes: ping"), 16);
+    assert_eq!(count(&report, "stranger"), 1);
+}
+
+#[test]
 fn plain_routes_carry_everything() {
     let report = passes("--tunnel direct");
     assert_eq!(count(&report, "across nodes: ping"), 16);

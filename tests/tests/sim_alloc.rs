@@ -133,6 +133,11 @@ fn over_the_udp_tunnel() {
     expect_none(Tunnel::Udp, &[false]);
 }
 
+#[test]
+fn over_ip_in_ip() {
+    expect_none(Tunnel::Ipip, &[false, true]);
+}
+
 /// Policy on every pod: who may talk is told by label, port and address, and what is new is logged.
 fn policies(bed: &Bed) -> Vec<Value> {
     let mut objects = Vec::new();

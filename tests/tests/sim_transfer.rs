@@ -77,6 +77,39 @@ fn udp_tunnel_over_a_good_network() {
 }
 
 #[test]
+fn ip_in_ip_over_a_good_network() {
+    let mut sim = cross(8, Tunnel::Ipip, FAIR, &[false, true]);
+    expect_all(&sim);
+    let supers: Vec<(u64, u64)> =
+        sim.hosts().iter().map(|h| (h.nic.stats.tx_super, h.nic.stats.rx_super)).collect();
+    assert!(supers[1].0 > 20 && supers[1].1 > 20, "super-frames are cut and made again: {supers:?}");
+}
+
+#[test]
+fn ip_in_ip_in_a_storm() {
+    expect_all(&cross(9, Tunnel::Ipip, STORM, &[false, true]));
+}
+
+/// Three nodes, of which every two have another form between them.
+#[test]
+fn a_fleet_of_many_forms() {
+    let mut sim = Sim::new(10, 3, VXLAN, REORDERING);
+    sim.speak(0, 2, Tunnel::Ipip);
+    sim.speak(1, 2, Tunnel::Udp);
+    let pods: Vec<usize> = (0..3).map(|node| sim.pod(node, true)).collect();
+    for &a in &pods {
+        for &b in pods.iter().filter(|&&b| b != a) {
+            sim.tcp(a, b, false, MIB);
+            sim.udp(a, b, false, (50, 900, 200));
+        }
+    }
+    sim.tcp(pods[0], pods[1], true, MIB);
+    sim.tcp(pods[2], pods[0], true, MIB);
+    sim.run(10 * MINUTE);
+    expect_all(&sim);
+}
+
+#[test]
 fn udp_tunnel_over_a_lossy_network() {
     expect_all(&cross(6, Tunnel::Udp, LOSSY, &[false]));
 }

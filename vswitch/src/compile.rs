@@ -11,7 +11,9 @@ use ipnet::IpNet;
 use policy::Compiled;
 
 use crate::fib::{Fib, NextHop};
-use crate::snapshot::{GATEWAY_V4, GATEWAY_V6, Node, Peer, PeerStatsBlocks, Port, PortKind, Snapshot};
+use crate::snapshot::{
+    GATEWAY_V4, GATEWAY_V6, NO_VNI, Node, Peer, PeerStatsBlocks, Port, PortKind, Snapshot,
+};
 
 /// What is known about this node.
 #[derive(Clone, Debug)]
@@ -22,10 +24,10 @@ pub struct NodeFacts {
     pub pod_cidrs: Vec<IpNet>,
     /// The node's underlay addresses.
     pub addresses: Vec<IpAddr>,
-    /// Encapsulation; `None` = direct.
+    /// This node's own encapsulation; `None` = direct.
     pub tunnel: Option<Tunnel>,
-    /// UDP port of the tunnel; 0 without one.
-    pub tunnel_port: u16,
+    /// UDP ports of the tunnels in use, its own and its peers'.
+    pub tunnel_ports: Vec<u16>,
     /// Our VTEP's MAC.
     pub vtep_mac: Mac,
     /// Largest packet of a pod, bytes.
@@ -44,14 +46,20 @@ impl NodeFacts {
 pub struct PeerFacts {
     /// Name.
     pub name: String,
-    /// Underlay addresses it may send from; tunnels go to the first.
+    /// Underlay addresses it may send from; tunnels go to the first. Without any it is left out.
     pub addresses: Vec<IpAddr>,
     /// Its pods' ranges.
     pub pod_cidrs: Vec<IpNet>,
     /// Its VTEP's MAC.
     pub vtep_mac: Mac,
-    /// It is reached through the host's routes, without encapsulation.
-    pub direct: bool,
+    /// How packets for it travel; none = through the host's routes, without encapsulation.
+    pub tunnel: Option<Tunnel>,
+    /// UDP port of its tunnel endpoint; 0 for one without ports.
+    pub port: u16,
+    /// The VXLAN segment it sends in, where that is known.
+    pub vni: Option<u32>,
+    /// Largest inner packet that its path takes, bytes; at most the pods' MTU counts.
+    pub path_mtu: u16,
     /// The uplink TAP may carry super-frames to it.
     pub whole: bool,
     /// Its counters.
@@ -70,7 +78,11 @@ pub fn compile(node: &NodeFacts, peers: &[PeerFacts], ports: &[Option<Arc<Port>>
     let routers: Vec<IpAddr> = [node.router(false), node.router(true)].into_iter().flatten().collect();
     routes.extend(routers.iter().chain(&node.addresses).map(|a| (host_route(*a), NextHop::Host)));
 
-    let mut peer_of = HashMap::new();
+    let own_vni = match node.tunnel {
+        Some(Tunnel::Vxlan { vni }) => vni,
+        _ => NO_VNI,
+    };
+    let mut peer_of = HashMap::with_capacity(peers.len());
     let mut table = Vec::with_capacity(peers.len());
     let reachable = peers.iter().filter_map(|p| Some((p, *p.addresses.first()?)));
     for (i, (p, addr)) in (0u32..).zip(reachable) {
@@ -78,10 +90,11 @@ pub fn compile(node: &NodeFacts, peers: &[PeerFacts], ports: &[Option<Arc<Port>>
         peer_of.extend(p.addresses.iter().map(|a| (from_ip(*a), i)));
         table.push(Peer {
             name: p.name.clone(),
-            endpoint: SocketAddr::new(addr, node.tunnel_port),
+            endpoint: SocketAddr::new(addr, p.port),
+            tunnel: p.tunnel,
+            vnis: [own_vni, p.vni.unwrap_or(NO_VNI)],
             vtep_mac: p.vtep_mac,
-            mtu: node.mtu,
-            direct: p.direct || node.tunnel.is_none(),
+            mtu: node.mtu.min(p.path_mtu),
             whole: p.whole,
             stats: Arc::clone(&p.stats),
         });
@@ -111,8 +124,9 @@ pub fn compile(node: &NodeFacts, peers: &[PeerFacts], ports: &[Option<Arc<Port>>
             router6: node.router(true).map(from_ip),
             underlay: underlay.map(|a| from_ip(*a)).collect(),
             tunnel: node.tunnel,
-            tunnel_port: node.tunnel_port,
+            tunnel_ports: node.tunnel_ports.clone(),
             vtep_mac: node.vtep_mac,
+            mtu: node.mtu,
         },
         policy: Arc::new(Compiled::empty()),
         guards: Vec::new(),

@@ -97,6 +97,7 @@ drop_reasons! {
     GatewayRefused = "gateway-refused", "Addressed to the gateway itself, which answers pings only.";
     UnknownPeer = "unknown-peer", "Tunnel traffic whose outer source is not a peer.";
     BadTunnelHeader = "bad-tunnel-header", "The tunnel header is malformed or has bits we did not ask for.";
+    Congestion = "congestion", "The network marked congestion on a tunnel packet whose inner packet cannot carry the mark (RFC 6040).";
     WrongVni = "wrong-vni", "VXLAN network identifier other than ours.";
     ForeignMac = "foreign-mac", "Inner destination MAC is not our VTEP's.";
     PeerSpoof = "peer-spoof", "Inner source address does not belong to the peer that sent it.";

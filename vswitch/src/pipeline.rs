@@ -213,7 +213,7 @@ fn destination(snap: &Snapshot, from: Ingress<'_>, p: &Parsed) -> Result<(), Dro
     // for the node's own tunnel traffic by the peer.
     let pod = matches!(from, Ingress::Port(port) if port.kind == PortKind::Pod);
     let tunnel = matches!(p.proto, proto::IPIP | proto::IPV6 | proto::GRE)
-        || (p.proto == proto::UDP && p.frag != Frag::Later && p.dport == snap.node.tunnel_port);
+        || (p.proto == proto::UDP && p.frag != Frag::Later && snap.node.tunnel_ports.contains(&p.dport));
     if pod && tunnel && snap.node.underlay.contains(&p.dst) {
         return Err(DropReason::PodTunnel);
     }
@@ -229,9 +229,12 @@ fn route<X: Explain>(snap: &Snapshot, from: Ingress<'_>, p: &Parsed, x: &mut X) 
         (Some(NextHop::Gateway), Ingress::Peer(_)) => Action::Drop(DropReason::NotLocal),
         (Some(NextHop::Peer(_)), Ingress::Peer(_)) => Action::Drop(DropReason::TunnelLoop),
         (Some(NextHop::Peer(i)), Ingress::Port(port)) => match snap.peers.get(i as usize) {
-            Some(peer) if peer.direct => to_host(snap, port.kind),
-            Some(_) if carries(snap, p) => Action::Peer(i),
-            _ => Action::Drop(DropReason::NoRoute),
+            Some(peer) => match peer.tunnel {
+                None => to_host(snap, port.kind),
+                Some(tunnel) if !p.v6 || tunnel.carries_v6() => Action::Peer(i),
+                Some(_) => Action::Drop(DropReason::NoRoute),
+            },
+            None => Action::Drop(DropReason::NoRoute),
         },
         (Some(NextHop::Host), Ingress::Port(port)) => to_host(snap, port.kind),
         (Some(NextHop::Host), Ingress::Peer(_)) if snap.node.addrs.contains(&p.dst) => {
@@ -243,11 +246,6 @@ fn route<X: Explain>(snap: &Snapshot, from: Ingress<'_>, p: &Parsed, x: &mut X) 
     };
     x.step("route", || describe(snap, p, hop, action));
     action
-}
-
-/// Flannel's UDP form has no place for IPv6.
-fn carries(snap: &Snapshot, p: &Parsed) -> bool {
-    !(p.v6 && matches!(snap.node.tunnel, Some(encap::Tunnel::Udp)))
 }
 
 fn to_host(snap: &Snapshot, from: PortKind) -> Action {

@@ -80,19 +80,24 @@ pub fn peer_stats(workers: usize) -> PeerStatsBlocks {
     (0..workers).map(|_| CachePadded::new(PeerStats::default())).collect()
 }
 
+/// A number that is no VXLAN segment: it has more than 24 bits.
+pub const NO_VNI: u32 = u32::MAX;
+
 /// Another node.
 #[derive(Clone, Debug)]
 pub struct Peer {
     /// Its name.
     pub name: String,
-    /// Where its tunnel endpoint listens.
+    /// Where its tunnel endpoint listens; port 0 where the tunnel has no ports.
     pub endpoint: SocketAddr,
+    /// How packets for it travel; none = through the host's routes, without encapsulation.
+    pub tunnel: Option<Tunnel>,
+    /// VXLAN segments taken from it, [`NO_VNI`] where there is none: this node's, and its own.
+    pub vnis: [u32; 2],
     /// MAC address of its VTEP: destination of inner frames (VXLAN only).
     pub vtep_mac: Mac,
     /// Largest inner IP packet toward it, bytes.
     pub mtu: u16,
-    /// It is reached through the host's routes, without encapsulation.
-    pub direct: bool,
     /// A ready-made way for whole super-frames (uplink TAP) may be used for it.
     pub whole: bool,
     /// Counters.
@@ -110,12 +115,14 @@ pub struct Node {
     pub router6: Option<u128>,
     /// The node's own underlay addresses, and every peer's: no pod may send tunnel traffic to them.
     pub underlay: Vec<u128>,
-    /// Encapsulation in use; `None` = peers are reached through the host's routes (`direct`).
+    /// This node's own encapsulation, which a peer may use even where we do not; `None` = `direct`.
     pub tunnel: Option<Tunnel>,
-    /// UDP port of the tunnel.
-    pub tunnel_port: u16,
+    /// UDP ports of the tunnels in use.
+    pub tunnel_ports: Vec<u16>,
     /// Our VTEP's MAC address.
     pub vtep_mac: Mac,
+    /// Largest packet of a pod, bytes.
+    pub mtu: u16,
 }
 
 /// Everything a packet meets.
@@ -156,8 +163,9 @@ impl Snapshot {
                 router6: None,
                 underlay: Vec::new(),
                 tunnel: None,
-                tunnel_port: 0,
+                tunnel_ports: Vec::new(),
                 vtep_mac: Mac::default(),
+                mtu: 0,
             },
             policy: Arc::new(Compiled::empty()),
             guards: Vec::new(),

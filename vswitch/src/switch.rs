@@ -20,8 +20,7 @@ use crate::datapath::{Shared, Sizes};
 use crate::events::Events;
 use crate::port::PortIo;
 use crate::snapshot::{Published, Snapshot, published};
-use crate::uplink::{UplinkIo, UplinkTx};
-use crate::worker::{Command, FlowRow, Notice, Setup, Worker};
+use crate::worker::{Command, FlowRow, Notice, Setup, Worker, WorkerIo};
 
 /// How long a worker may take to answer. A turn is microseconds; this is for a machine that is out of breath.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -46,6 +45,15 @@ pub enum SwitchError {
         #[source]
         err: io::Error,
     },
+    /// It cannot wait on its new uplink sockets.
+    #[error("worker {worker}: uplink")]
+    Uplink {
+        /// Its number.
+        worker: usize,
+        /// Why.
+        #[source]
+        err: io::Error,
+    },
     /// It could not be started.
     #[error("start worker {worker}")]
     Start {
@@ -55,14 +63,6 @@ pub enum SwitchError {
         #[source]
         err: io::Error,
     },
-}
-
-/// What one worker is given at its start.
-pub struct WorkerIo {
-    /// Sockets it reads.
-    pub uplinks: Vec<(Box<dyn UplinkIo + Send>, RawFd)>,
-    /// Its way out.
-    pub uplink_tx: Box<dyn UplinkTx + Send>,
 }
 
 struct Handle {
@@ -125,8 +125,7 @@ impl Switch {
                 commands: rx,
                 notices: notice_tx.clone(),
                 pending: Arc::clone(&pending),
-                uplinks: io.uplinks,
-                uplink_tx: io.uplink_tx,
+                io,
             };
             let start = |err| SwitchError::Start { worker: index, err };
             let (worker, waker) = Worker::new(setup).map_err(start)?;
@@ -219,7 +218,8 @@ impl Switch {
     /// When the worker does not answer or cannot wait on the descriptor.
     pub fn add_port(&mut self, id: u32, rx: Box<dyn PortIo + Send>, fd: RawFd) -> Result<(), SwitchError> {
         let worker = (0..self.workers.len()).min_by_key(|&w| self.workers[w].ports).unwrap_or(0);
-        self.ask(worker, id, |done| Command::AddPort { id, rx, fd, done })?;
+        let answer = self.ask(worker, |done| Command::AddPort { id, rx, fd, done })?;
+        answer.map_err(|err| SwitchError::Refused { worker, port: id, err })?;
         self.workers[worker].ports += 1;
         if self.reader_of.len() <= id as usize {
             self.reader_of.resize(id as usize + 1, None);
@@ -235,24 +235,33 @@ impl Switch {
     pub fn remove_port(&mut self, id: u32) -> Result<(), SwitchError> {
         let Some(worker) = self.reader_of.get_mut(id as usize).and_then(Option::take) else { return Ok(()) };
         self.workers[worker].ports -= 1;
-        self.ask(worker, id, |done| Command::RemovePort { id, done })
+        let answer = self.ask(worker, |done| Command::RemovePort { id, done })?;
+        answer.map_err(|err| SwitchError::Refused { worker, port: id, err })
+    }
+
+    /// Gives every worker, in their order, another part of the uplink. What waits in sockets that are read before and
+    /// after (as copies of their descriptors) is not lost.
+    ///
+    /// # Errors
+    /// When a worker does not answer, or cannot wait on a descriptor.
+    pub fn replace_uplinks(&mut self, io: Vec<WorkerIo>) -> Result<(), SwitchError> {
+        for (worker, io) in io.into_iter().enumerate().take(self.workers.len()) {
+            let answer = self.ask(worker, |done| Command::Uplinks { io, done })?;
+            answer.map_err(|err| SwitchError::Uplink { worker, err })?;
+        }
+        Ok(())
     }
 
     fn ask(
         &self,
         worker: usize,
-        port: u32,
         command: impl FnOnce(Sender<io::Result<()>>) -> Command,
-    ) -> Result<(), SwitchError> {
+    ) -> Result<io::Result<()>, SwitchError> {
         let (done, answer) = bounded(1);
         let w = &self.workers[worker];
         w.commands.send(command(done)).map_err(|_| SwitchError::Silent { worker })?;
         w.wake();
-        match answer.recv_timeout(PATIENCE) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(err)) => Err(SwitchError::Refused { worker, port, err }),
-            Err(_) => Err(SwitchError::Silent { worker }),
-        }
+        answer.recv_timeout(PATIENCE).map_err(|_| SwitchError::Silent { worker })
     }
 
     /// Which worker reads this port.

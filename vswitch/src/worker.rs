@@ -24,7 +24,7 @@ use crate::counters::WorkerCounters;
 use crate::datapath::{Datapath, Remembered, Shared, Sizes};
 use crate::port::PortIo;
 use crate::snapshot::{Published, Snapshot};
-use crate::uplink::{RecvMeta, UplinkIo, UplinkTx};
+use crate::uplink::{RecvMeta, Uplink, UplinkTx};
 
 /// Bytes read from one port before its batch is carried to its end, where other sources wait for their turn: one
 /// super-frame, or a full burst of small frames.
@@ -32,8 +32,6 @@ const PORT_BUDGET: usize = 64 * 1024;
 /// The same where nothing else waits. Several super-frames written in a row wake the receiver once and are answered
 /// in a row, which halves the wakeups of a bulk stream; more than this would keep a newcomer waiting for too long.
 const LONE_BUDGET: usize = 512 * 1024;
-/// Buffers of one receive call on the uplink (each up to 64 KiB of merged datagrams).
-const UPLINK_BUFS: usize = 8;
 const WAKE: Token = Token(usize::MAX);
 /// Uplink sockets have tokens from here on; ports use their index.
 const UPLINK: usize = 1 << 40;
@@ -55,6 +53,14 @@ pub enum Command {
     RemovePort {
         /// Its index.
         id: u32,
+        /// Answered when done.
+        done: Sender<io::Result<()>>,
+    },
+    /// Read these sockets from now on, instead of those so far, and send by this way out. Sockets that go on being
+    /// read come again, as copies of their descriptors: what waits in them is not lost.
+    Uplinks {
+        /// The sockets and the way out.
+        io: WorkerIo,
         /// Answered when done.
         done: Sender<io::Result<()>>,
     },
@@ -117,8 +123,14 @@ pub struct Setup {
     pub notices: Sender<Notice>,
     /// Set when a command or snapshot awaits it.
     pub pending: Arc<AtomicBool>,
-    /// Uplink sockets it reads, with the descriptors to wait on.
-    pub uplinks: Vec<(Box<dyn UplinkIo + Send>, RawFd)>,
+    /// Its part of the uplink.
+    pub io: WorkerIo,
+}
+
+/// A worker's part of the uplink.
+pub struct WorkerIo {
+    /// Sockets it reads.
+    pub uplinks: Vec<Uplink>,
     /// Its way out.
     pub uplink_tx: Box<dyn UplinkTx + Send>,
 }
@@ -151,34 +163,26 @@ impl Worker {
     pub fn new(setup: Setup) -> io::Result<(Worker, Waker)> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKE)?;
-        for (i, (_, fd)) in setup.uplinks.iter().enumerate() {
-            poll.registry().register(&mut SourceFd(fd), Token(UPLINK + i), Interest::READABLE)?;
-        }
-        let mut dp = Datapath::new(
+        let dp = Datapath::new(
             setup.index,
             setup.sizes,
             setup.seed,
             Arc::clone(&setup.counters),
             setup.shared.clone(),
         );
-        let bufs = if setup.uplinks.is_empty() {
-            Vec::new()
-        } else {
-            (0..UPLINK_BUFS).map(|_| dp.pool().large()).collect()
-        };
-        let nowhere = RecvMeta { addr: ([0, 0, 0, 0], 0).into(), len: 0, stride: 0 };
-        let worker = Worker {
+        let mut worker = Worker {
             poll,
             ports: Vec::new(),
-            uplink_queued: vec![false; setup.uplinks.len()],
+            uplink_queued: Vec::new(),
             ready: VecDeque::with_capacity(1024),
             dp,
             burst: Burst::new(),
-            meta: vec![nowhere; bufs.len()],
-            bufs,
+            meta: Vec::new(),
+            bufs: Vec::new(),
             started: setup.started,
             setup,
         };
+        worker.read_uplinks()?;
         Ok((worker, waker))
     }
 
@@ -268,7 +272,7 @@ impl Worker {
         let bytes: usize = self.burst.frames().iter().map(Frame::len).sum();
         let n = self.burst.len();
         if n > 0 {
-            self.dp.from_port(snap, port, &mut self.burst, &mut *self.setup.uplink_tx, now_ms);
+            self.dp.from_port(snap, port, &mut self.burst, &mut *self.setup.io.uplink_tx, now_ms);
         }
         match got {
             Ok(_) => n == BURST || bytes >= budget,
@@ -283,15 +287,18 @@ impl Worker {
 
     /// One batch of an uplink socket; true when there may be more.
     fn uplink_batch(&mut self, snap: &Snapshot, index: usize, now_ms: u64) -> bool {
-        let Some((rx, _)) = self.setup.uplinks.get_mut(index) else { return false };
-        match rx.rx(&mut self.bufs, &mut self.meta) {
+        let Some(uplink) = self.setup.io.uplinks.get_mut(index) else { return false };
+        let form = uplink.form;
+        let room = uplink.buffers().min(self.bufs.len());
+        match uplink.rx.rx(&mut self.bufs[..room], &mut self.meta) {
             Ok(0) => false,
             Ok(n) => {
                 self.dp.from_uplink(
                     snap,
+                    form,
                     &mut self.bufs[..n],
                     &self.meta[..n],
-                    &mut *self.setup.uplink_tx,
+                    &mut *self.setup.io.uplink_tx,
                     now_ms,
                 );
                 true
@@ -310,6 +317,9 @@ impl Worker {
                 }
                 Command::RemovePort { id, done } => {
                     let _ = done.send(self.remove_port(id as usize));
+                }
+                Command::Uplinks { io, done } => {
+                    let _ = done.send(self.replace_uplinks(io));
                 }
                 Command::Flows { reply, limit } => {
                     let _ = reply.send(self.flow_rows(limit));
@@ -337,6 +347,32 @@ impl Worker {
             let _ = self.poll.registry().deregister(&mut SourceFd(&source.fd));
         }
         self.ready.retain(|t| *t != Token(index));
+        Ok(())
+    }
+
+    fn replace_uplinks(&mut self, io: WorkerIo) -> io::Result<()> {
+        for uplink in &self.setup.io.uplinks {
+            // Explicitly: the socket lives on in other descriptors, so that closing this one would leave it in epoll.
+            let _ = self.poll.registry().deregister(&mut SourceFd(&uplink.fd));
+        }
+        self.ready.retain(|t| t.0 < UPLINK);
+        self.setup.io = io;
+        self.read_uplinks()
+    }
+
+    /// Waits on the uplinks in `setup`. What arrived before is announced by epoll at once.
+    fn read_uplinks(&mut self) -> io::Result<()> {
+        let uplinks = &self.setup.io.uplinks;
+        self.uplink_queued.clear();
+        self.uplink_queued.resize(uplinks.len(), false);
+        let room = uplinks.iter().map(Uplink::buffers).max().unwrap_or(0);
+        let dp = &mut self.dp;
+        self.bufs.resize_with(room.max(self.bufs.len()), || dp.pool().large());
+        self.meta.resize(self.bufs.len(), RecvMeta::default());
+        for (i, uplink) in self.setup.io.uplinks.iter().enumerate() {
+            let token = Token(UPLINK + i);
+            self.poll.registry().register(&mut SourceFd(&uplink.fd), token, Interest::READABLE)?;
+        }
         Ok(())
     }
 

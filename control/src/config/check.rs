@@ -22,6 +22,9 @@ const MOST_WORKERS: i64 = 64;
 /// Longest path of a Unix socket.
 const MOST_SOCKET_PATH: usize = 107;
 
+/// The forms that packets between nodes may have.
+pub(super) const TUNNELS: &str = "vxlan, udp, ipip, direct";
+
 /// The errors found so far.
 #[derive(Default)]
 pub(super) struct Errors(pub(super) Vec<ConfigError>);
@@ -128,6 +131,9 @@ pub(super) fn check(file: &ConfigFile, machine: &Machine) -> Result<Config, Conf
     let peers = peers::check(&file.peer, &node, &tunnel, &mut pods, &mut errors);
     let metrics = file.metrics.as_ref().and_then(|m| check_listen(m.listen.as_deref(), &mut errors));
     let config = Config { node, network, tunnel, manifests, peers, bgp, metrics };
+    if matches!(config.tunnel, Tunnel::Ipip { .. }) && config.node.address.is_none() {
+        errors.absent("node.address", Problem::IpipWantsIpv4);
+    }
     check_pod_ranges(&config, &pods, &mut errors);
     check_mtu(&config, machine, &mut errors);
     if errors.0.is_empty() { Ok(config) } else { Err(ConfigErrors(errors.0)) }
@@ -262,7 +268,6 @@ fn check_network(file: &NetworkSection, pods: &mut Vec<Named>, errors: &mut Erro
 }
 
 fn check_tunnel(file: &TunnelSection, errors: &mut Errors) -> Tunnel {
-    const HAVE: &str = "vxlan, udp, direct";
     let kind = file.kind.as_deref().unwrap_or("vxlan");
     let vni = errors.number("tunnel.vni", file.vni.unwrap_or(1), 1, (1 << 24) - 1);
     let default_port = if kind == "udp" { 8285 } else { 8472 };
@@ -274,13 +279,10 @@ fn check_tunnel(file: &TunnelSection, errors: &mut Errors) -> Tunnel {
     match kind {
         "vxlan" => Tunnel::Vxlan { vni, port, vtep_mac, cross_subnet },
         "udp" => Tunnel::Udp { port, cross_subnet },
+        "ipip" => Tunnel::Ipip { cross_subnet },
         "direct" => Tunnel::Direct,
-        "ipip" => {
-            errors.add("tunnel.type", kind, Problem::TypeNotSupported { have: HAVE });
-            Tunnel::Direct
-        }
         _ => {
-            errors.add("tunnel.type", kind, Problem::UnknownType { have: HAVE });
+            errors.add("tunnel.type", kind, Problem::UnknownType { have: TUNNELS });
             Tunnel::Direct
         }
     }
@@ -340,7 +342,7 @@ fn check_mtu(config: &Config, machine: &Machine, errors: &mut Errors) {
     }
     let Some(link) = machine.links.get(&config.node.uplink) else { return };
     let uplink = config.node.uplink.clone();
-    let overhead = config.tunnel.overhead(config.outer_v6());
+    let overhead = config.overhead();
     match config.network.mtu {
         Some(mtu) if mtu.saturating_add(overhead) > link.mtu => {
             let problem = Problem::MtuTooLarge { uplink, uplink_mtu: link.mtu, overhead };

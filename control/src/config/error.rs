@@ -127,6 +127,8 @@ pub enum Problem {
     PeerWithoutAddress,
     #[error("has no address of a family that this node has too")]
     NoCommonFamily,
+    #[error("must be set: IP in IP travels over IPv4 only")]
+    IpipWantsIpv4,
     #[error(
         "must be set for a peer with tunnel.type = \"vxlan\": that node keeps it in the file vtep-mac of its state-dir"
     )]

@@ -126,6 +126,8 @@ pub struct PeerSection {
     pub pod_cidrs: Option<Vec<String>>,
     /// MAC of its tunnel end.
     pub vtep_mac: Option<String>,
+    /// How packets for it travel. Default: as `[tunnel] type` says.
+    pub tunnel: Option<String>,
 }
 
 /// `[bgp]`

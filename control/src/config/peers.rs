@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::check::{Errors, is_node_name};
+use super::check::{Errors, TUNNELS, is_node_name};
 use super::nets::Named;
 use super::{Node, Peer, PeerSection, Problem, Tunnel};
+use crate::fleet::Backend;
 use crate::mac::Mac;
 
 /// What no two nodes may share, and the key it was first seen under.
@@ -80,10 +81,14 @@ fn check_one(
     if file.address.is_none() && file.address6.is_none() {
         errors.absent(label, Problem::PeerWithoutAddress);
     }
+    let backend = check_backend(file, label, tunnel, errors);
+    let ipip = backend.unwrap_or_else(|| tunnel.backend()) == Backend::Ipip;
     let have = node.address.is_some() || node.address6.is_some();
-    let common =
-        (address.is_some() && node.address.is_some()) || (address6.is_some() && node.address6.is_some());
-    if have && !common && (address.is_some() || address6.is_some()) {
+    let common = (address.is_some() && node.address.is_some())
+        || (!ipip && address6.is_some() && node.address6.is_some());
+    if ipip && file.address.is_none() && file.address6.is_some() {
+        errors.absent(format!("{label}.address"), Problem::IpipWantsIpv4);
+    } else if have && !common && (address.is_some() || address6.is_some()) {
         errors.absent(label, Problem::NoCommonFamily);
     }
 
@@ -96,7 +101,7 @@ fn check_one(
 
     let key = format!("{label}.vtep-mac");
     let vtep_mac = file.vtep_mac.as_deref().and_then(|text| errors.mac(&key, text));
-    if matches!(tunnel, Tunnel::Vxlan { .. }) {
+    if matches!(backend.unwrap_or_else(|| tunnel.backend()), Backend::Vxlan { .. }) {
         if file.vtep_mac.is_none() {
             errors.absent(key.as_str(), Problem::PeerWithoutVtepMac);
         }
@@ -106,7 +111,26 @@ fn check_one(
             errors.add(key, mac.to_string(), Problem::Duplicate { other_key: other });
         }
     }
-    Peer { name, address, address6, pod_cidrs, vtep_mac, backend: None }
+    Peer { name, address, address6, pod_cidrs, vtep_mac, backend }
+}
+
+/// A peer's own form. VXLAN is in the segment of `[tunnel]`, or in segment 1 where that is of another kind.
+fn check_backend(file: &PeerSection, label: &str, tunnel: &Tunnel, errors: &mut Errors) -> Option<Backend> {
+    let kind = file.tunnel.as_deref()?;
+    let vni = match tunnel {
+        Tunnel::Vxlan { vni, .. } => *vni,
+        _ => 1,
+    };
+    match kind {
+        "vxlan" => Some(Backend::Vxlan { vni }),
+        "udp" => Some(Backend::Udp),
+        "ipip" => Some(Backend::Ipip),
+        "direct" => Some(Backend::Direct),
+        _ => {
+            errors.add(format!("{label}.tunnel"), kind, Problem::UnknownType { have: TUNNELS });
+            None
+        }
+    }
 }
 
 fn check_address(key: &str, addr: IpAddr, own: bool, seen: &mut Seen, errors: &mut Errors) {

@@ -3,6 +3,7 @@
 use std::fmt::{Display, Write as _};
 
 use super::{Bgp, Config, Neighbour, Password, Tunnel};
+use crate::fleet::Backend;
 
 fn quoted(value: impl Display) -> String {
     super::error::quoted(&value.to_string())
@@ -55,7 +56,7 @@ pub(super) fn render(config: &Config) -> String {
     match config.network.mtu {
         Some(mtu) => page.line("mtu", mtu),
         None => {
-            let overhead = config.tunnel.overhead(config.outer_v6());
+            let overhead = config.overhead();
             page.line("mtu", format_args!("0 # the MTU of {} less {overhead}", node.uplink));
         }
     }
@@ -77,6 +78,7 @@ pub(super) fn render(config: &Config) -> String {
             page.line("port", port);
             page.line("cross-subnet", cross_subnet);
         }
+        Tunnel::Ipip { cross_subnet } => page.line("cross-subnet", cross_subnet),
         Tunnel::Direct => {}
     }
 
@@ -91,6 +93,7 @@ pub(super) fn render(config: &Config) -> String {
         page.text("address6", peer.address6);
         page.line("pod-cidrs", list(&peer.pod_cidrs));
         page.text("vtep-mac", peer.vtep_mac);
+        page.text("tunnel", peer.backend.map(Backend::kind));
     }
     if let Some(bgp) = &config.bgp {
         render_bgp(&mut page, bgp);

@@ -17,6 +17,7 @@ fn machine() -> Machine {
             ("bare".to_owned(), link(1500, &["fe80::2/64"])),
             ("thin".to_owned(), link(600, &["192.168.80.1/24"])),
             ("four".to_owned(), link(1500, &["192.168.90.1/24"])),
+            ("six".to_owned(), link(1500, &["2001:db8::1/64"])),
         ]
         .into(),
         cores: 16,
@@ -140,11 +141,61 @@ fn what_is_printed_reads_back_the_same() {
         FULL.to_owned(),
         FULL.replace("\"vxlan\"", "\"udp\""),
         FULL.replace("\"vxlan\"", "\"direct\"").replace("mtu = 1400", "mtu = 1500"),
+        FULL.replace("\"vxlan\"", "\"ipip\"").replace("address6 = \"2001:db8::3\"", "address = \"10.1.1.1\""),
+        ["vxlan", "udp", "ipip", "direct"]
+            .iter()
+            .fold(LEAST.to_owned(), |text, kind| format!("{text}{}", of_kind(kind))),
     ];
     for text in cases {
         let config = load(&text);
         assert_eq!(load(&config.to_toml()), config, "{}", config.to_toml());
     }
+}
+
+/// A peer with a form of its own, which is its name.
+fn of_kind(kind: &str) -> String {
+    let n = 2 + ["vxlan", "udp", "ipip", "direct"].iter().position(|k| *k == kind).unwrap();
+    let peer = PEER.replace("\"n2\"", &format!("\"{kind}\"")).replace(":02\"", &format!(":{n:02}\""));
+    peer.replace(".77.2\"", &format!(".77.{n}\"")).replace("244.2.", &format!("244.{n}."))
+        + &format!("tunnel = \"{kind}\"\n")
+}
+
+#[test]
+fn a_peer_may_have_a_form_of_its_own() {
+    let of = |own: &str, peers: &[&str]| {
+        let peers: String = peers.iter().map(|kind| of_kind(kind)).collect();
+        load(&format!("{LEAST}[tunnel]\ntype = \"{own}\"\n{peers}"))
+    };
+    let config = of("udp", &["vxlan", "udp", "ipip", "direct"]);
+    let backends: Vec<_> = config.peers.iter().map(|p| p.backend).collect();
+    let [vxlan, udp, ipip, direct] =
+        [Backend::Vxlan { vni: 1 }, Backend::Udp, Backend::Ipip, Backend::Direct];
+    assert_eq!(backends, [Some(vxlan), Some(udp), Some(ipip), Some(direct)]);
+    let fleet = Fleet::of(&config);
+    assert_eq!(fleet.backends(), [vxlan, udp, ipip, direct]);
+    // The longest outer headers leave the pods' MTU, so that a packet fits to every peer.
+    assert_eq!((fleet.overhead(&config.node), config.pod_mtu(1500)), (50, 1450));
+    assert_eq!(of("ipip", &["direct"]).pod_mtu(1500), 1480);
+    assert_eq!(of("direct", &["direct"]).pod_mtu(1500), 1500);
+    assert_eq!(of("direct", &["udp"]).pod_mtu(1500), 1472);
+    let errors = refused(&format!("{LEAST}{}", of_kind("udp").replace("\"udp\"\n", "\"gre\"\n")));
+    assert!(
+        errors[0].contains(".tunnel = \"gre\": is unknown; there is vxlan, udp, ipip, direct"),
+        "{errors:?}"
+    );
+    // Only a peer that is spoken to by VXLAN needs a VTEP.
+    let bare = of_kind("ipip").replace("vtep-mac = \"0e:00:00:00:00:04\"\n", "");
+    assert_eq!(load(&format!("{LEAST}{bare}")).peers[0].vtep_mac, None);
+}
+
+#[test]
+fn ip_in_ip_needs_ipv4() {
+    let text = format!("[node]\naddress6 = \"2001:db8::1\"\n{LEAST}[tunnel]\ntype = \"ipip\"\n");
+    let errors = refused(&text.replace("[node]\n", "[node]\nuplink = \"six\"\n"));
+    assert_eq!(errors, ["node.address: must be set: IP in IP travels over IPv4 only"]);
+    let peer = of_kind("ipip").replace("address = \"192.168.77.4\"", "address6 = \"2001:db8::4\"");
+    let errors = refused(&format!("{LEAST}{peer}"));
+    assert_eq!(errors, ["peer[ipip].address: must be set: IP in IP travels over IPv4 only"]);
 }
 
 #[test]
@@ -157,19 +208,24 @@ fn takes_everything_it_is_told() {
         Tunnel::Vxlan { vni: 77, port: 4789, vtep_mac: Some(Mac([0x0e, 0, 0, 0, 0, 1])), cross_subnet: true }
     );
     assert_eq!(config.manifests.as_deref(), Some(Path::new("/etc/vswitch/manifests")));
-    assert_eq!(config.reach(&config.peers[0]), Some("192.168.78.2".parse().unwrap()));
-    assert_eq!(config.reach(&config.peers[1]), Some("2001:db8::3".parse().unwrap()));
-    assert!(config.outer_v6());
+    assert_eq!(config.node.reach(&config.peers[0]), Some("192.168.78.2".parse().unwrap()));
+    assert_eq!(config.node.reach(&config.peers[1]), Some("2001:db8::3".parse().unwrap()));
+    assert!(Fleet::of(&config).outer_v6(&config.node));
+    assert_eq!(config.overhead(), 70);
     assert_eq!((config.pod_mtu(9000), config.least_mtu()), (1400, 1280));
     assert_eq!(config.metrics, Some("[::1]:9470".parse().unwrap()));
 }
 
 #[test]
 fn overhead_follows_tunnel_and_family() {
-    let kinds = [("vxlan", 50, 70), ("udp", 28, 48), ("direct", 0, 0)];
+    let kinds = [("vxlan", 50, 70), ("udp", 28, 48), ("ipip", 20, 20), ("direct", 0, 0)];
     for (kind, v4, v6) in kinds {
         let config = load(&format!("{LEAST}[tunnel]\ntype = \"{kind}\"\n"));
-        assert_eq!((config.tunnel.overhead(false), config.tunnel.overhead(true)), (v4, v6), "{kind}");
+        assert_eq!(
+            (config.tunnel.backend().overhead(false), config.tunnel.backend().overhead(true)),
+            (v4, v6),
+            "{kind}"
+        );
     }
     let config = load(&format!("{LEAST}[tunnel]\ntype = \"udp\"\n"));
     assert!(matches!(config.tunnel, Tunnel::Udp { port: 8285, .. }));
@@ -206,7 +262,7 @@ fn every_error_names_key_and_value() {
         (node("name = \"a;$(reboot)\\nb\""), "node.name = "),
         (
             node("uplink = \"eth9\""),
-            r#"node.uplink = "eth9": this machine has no such interface; it has bare, eth0, four, lo, thin"#,
+            r#"node.uplink = "eth9": this machine has no such interface; it has bare, eth0, four, lo, six, thin"#,
         ),
         (
             node("uplink = \"../eth0\""),
@@ -284,11 +340,7 @@ fn every_error_names_key_and_value() {
         (network(&format!("{pods}mtu = -1")), "network.mtu = -1: must be from 0 to 65521"),
         (node("uplink = \"thin\""), "network.mtu = 0: leaves pods 550 bytes on thin, they need 576"),
         // [tunnel]
-        (
-            tunnel("type = \"ipip\""),
-            r#"tunnel.type = "ipip": is not supported by this version; there is vxlan, udp, direct"#,
-        ),
-        (tunnel("type = \"gre\""), r#"tunnel.type = "gre": is unknown; there is vxlan, udp, direct"#),
+        (tunnel("type = \"gre\""), r#"tunnel.type = "gre": is unknown; there is vxlan, udp, ipip, direct"#),
         (tunnel("vni = 16777216"), "tunnel.vni = 16777216: must be from 1 to 16777215"),
         (tunnel("vni = 0"), "tunnel.vni = 0: must be from 1 to 16777215"),
         (tunnel("port = 0"), "tunnel.port = 0: must be from 1 to 65535"),

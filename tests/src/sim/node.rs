@@ -1,9 +1,10 @@
 //! A node of the simulated cluster: the real data path over ports and an uplink in memory.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use encap::{Burst, Frame, Mac, Tunnel, from_ip};
+use encap::{Burst, Form, Frame, Mac, Tunnel, from_ip};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use policy::conntrack::{Opener, Tick};
 use policy::model::World;
@@ -16,7 +17,7 @@ use vswitch::port::mem::{MemEnd, MemPort, pair};
 use vswitch::port::{Offloads, PortIo};
 use vswitch::snapshot::{Port, PortKind, Snapshot, peer_stats};
 use vswitch::uplink::mem::{MemUplink, MemUplinkTx, MemWire, uplink};
-use vswitch::uplink::{RecvMeta, UplinkIo};
+use vswitch::uplink::{RecvMeta, SendReport, Train, UplinkIo, UplinkTx};
 
 use super::guard::Guard;
 use super::host::Identity;
@@ -37,8 +38,10 @@ const ALL: Offloads = Offloads { csum: true, tso4: true, tso6: true, uso: true, 
 pub struct Node {
     /// Its tunnel endpoint.
     pub endpoint: SocketAddr,
-    /// The underlay's end of its uplink.
+    /// The underlay's end of its uplink, for its own form of tunnel.
     pub wire: MemWire,
+    /// The same for every form, in their order.
+    pub wires: [MemWire; 3],
     /// The host's end of its host port.
     pub host: MemEnd,
     /// Packets given to the data path: frames read from ports, datagrams from the uplink.
@@ -55,8 +58,10 @@ pub struct Node {
     datapath: Datapath,
     readers: Vec<MemPort>,
     ports: Vec<Option<Arc<Port>>>,
-    uplink: MemUplink,
-    uplink_tx: MemUplinkTx,
+    uplinks: [MemUplink; 3],
+    uplink_tx: Out,
+    /// How it speaks to peers that are not spoken to in its own form.
+    spoken: BTreeMap<usize, Option<Tunnel>>,
     burst: Burst,
     bufs: Vec<Frame>,
     meta: Vec<RecvMeta>,
@@ -74,6 +79,28 @@ fn networks(index: usize) -> [IpNet; 2] {
 fn shared(seed: u64, connections: u32) -> Shared {
     let table = conntrack::private(connections, [seed, !seed]).expect("memory for the table");
     Shared { conntrack: Arc::new(table), events: Arc::default(), boot: std::time::Duration::ZERO }
+}
+
+/// A way out for each form.
+struct Out([MemUplinkTx; 3]);
+
+impl UplinkTx for Out {
+    fn send(&mut self, form: Form, trains: &[Train<'_>]) -> SendReport {
+        self.0[form as usize].send(form, trains)
+    }
+
+    fn max_train(&self, form: Form) -> (usize, usize) {
+        self.0[form as usize].max_train(form)
+    }
+}
+
+/// Where a form's tunnels end.
+fn port_of(tunnel: Option<Tunnel>) -> u16 {
+    match tunnel {
+        Some(Tunnel::Vxlan { .. }) => 8472,
+        Some(Tunnel::Udp) => 8285,
+        Some(Tunnel::Ipip) | None => 0,
+    }
 }
 
 fn own_addresses(facts: &NodeFacts) -> Vec<IpAddr> {
@@ -102,21 +129,19 @@ impl Node {
     #[must_use]
     pub fn sized(index: usize, tunnel: Tunnel, seed: u64, connections: u32, flows: usize) -> Self {
         assert!(index < 200, "node numbers are one byte");
-        let tunnel_port = match tunnel {
-            Tunnel::Vxlan { .. } => 8472,
-            Tunnel::Udp => 8285,
-        };
         let addr = Ipv4Addr::new(192, 168, 77, index as u8 + 1);
         let facts = NodeFacts {
             cluster_cidrs: ["10.244.0.0/16", "fd00:244::/32"].map(|n| n.parse().expect("a prefix")).to_vec(),
             pod_cidrs: networks(index).to_vec(),
             addresses: vec![addr.into()],
             tunnel: Some(tunnel),
-            tunnel_port,
+            tunnel_ports: vec![8472, 8285],
             vtep_mac: vtep_mac(index),
             mtu: 1500 - tunnel.overhead(false),
         };
-        let (uplink, uplink_tx, wire) = uplink(QUEUE, MAX_TRAIN);
+        let made = Form::ALL.map(|_| uplink(QUEUE, MAX_TRAIN));
+        let [(u0, t0, w0), (u1, t1, w1), (u2, t2, w2)] = made;
+        let wires = [w0, w1, w2];
         let sizes = Sizes { flows, ..Sizes::default() };
         let shared = shared(seed, connections);
         let conntrack = Arc::clone(&shared.conntrack);
@@ -135,8 +160,9 @@ impl Node {
             stats: port_stats(1),
         };
         Self {
-            endpoint: (addr, tunnel_port).into(),
-            wire,
+            endpoint: (addr, port_of(Some(tunnel))).into(),
+            wire: wires[tunnel.form() as usize].clone(),
+            wires,
             host,
             taken: 0,
             trains: (0, 0),
@@ -147,8 +173,9 @@ impl Node {
             datapath,
             readers: vec![reader],
             ports: vec![Some(Arc::new(port))],
-            uplink,
-            uplink_tx,
+            uplinks: [u0, u1, u2],
+            uplink_tx: Out([t0, t1, t2]),
+            spoken: BTreeMap::new(),
             burst: Burst::new(),
             bufs,
             meta: vec![RecvMeta::default(); UPLINK_BUFS],
@@ -160,6 +187,13 @@ impl Node {
     #[must_use]
     pub fn mtu(&self) -> u16 {
         self.facts.mtu
+    }
+
+    /// Speaks to the peer with this number in another form than its own, or directly, after the next
+    /// [`publish`](Self::publish).
+    pub fn speak(&mut self, peer: usize, tunnel: Option<Tunnel>) {
+        self.spoken.insert(peer, tunnel);
+        self.facts.mtu = self.facts.mtu.min(1500 - tunnel.map_or(0, |t| t.overhead(false)));
     }
 
     /// Its snapshot in force.
@@ -188,12 +222,19 @@ impl Node {
     pub fn publish(&mut self, index: usize, nodes: usize) {
         let peers: Vec<PeerFacts> = (0..nodes)
             .filter(|&peer| peer != index)
-            .map(|peer| PeerFacts {
+            .map(|peer| (peer, self.spoken.get(&peer).copied().unwrap_or(self.facts.tunnel)))
+            .map(|(peer, tunnel)| PeerFacts {
                 name: format!("n{}", peer + 1),
                 addresses: vec![Ipv4Addr::new(192, 168, 77, peer as u8 + 1).into()],
                 pod_cidrs: networks(peer).to_vec(),
                 vtep_mac: vtep_mac(peer),
-                direct: false,
+                tunnel,
+                port: port_of(tunnel.or(self.facts.tunnel)),
+                vni: match tunnel {
+                    Some(Tunnel::Vxlan { vni }) => Some(vni),
+                    _ => None,
+                },
+                path_mtu: u16::MAX,
                 whole: false,
                 stats: peer_stats(1),
             })
@@ -314,15 +355,17 @@ impl Node {
             self.taken += self.burst.len() as u64;
             self.datapath.from_port(&self.snapshot, port, &mut self.burst, &mut self.uplink_tx, now_ms);
         }
-        let n = self.uplink.rx(&mut self.bufs, &mut self.meta).expect("memory does not fail");
-        let (bufs, meta) = (&mut self.bufs[..n], &self.meta[..n]);
-        for count in meta.iter().map(datagrams) {
-            self.taken += count;
-            if count > 1 {
-                self.trains = (self.trains.0 + 1, self.trains.1 + count);
+        for (form, uplink) in Form::ALL.into_iter().zip(&mut self.uplinks) {
+            let n = uplink.rx(&mut self.bufs, &mut self.meta).expect("memory does not fail");
+            let (bufs, meta) = (&mut self.bufs[..n], &self.meta[..n]);
+            for count in meta.iter().map(|m| datagrams(form, m)) {
+                self.taken += count;
+                if count > 1 {
+                    self.trains = (self.trains.0 + 1, self.trains.1 + count);
+                }
             }
+            self.datapath.from_uplink(&self.snapshot, form, bufs, meta, &mut self.uplink_tx, now_ms);
         }
-        self.datapath.from_uplink(&self.snapshot, bufs, meta, &mut self.uplink_tx, now_ms);
         self.taken > before
     }
 
@@ -364,6 +407,6 @@ impl Node {
     }
 }
 
-fn datagrams(meta: &RecvMeta) -> u64 {
-    if meta.stride == 0 { 1 } else { meta.len.div_ceil(meta.stride).max(1) as u64 }
+fn datagrams(form: Form, meta: &RecvMeta) -> u64 {
+    if form == Form::Ipip || meta.stride == 0 { 1 } else { meta.len.div_ceil(meta.stride).max(1) as u64 }
 }

@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use encap::Form;
+
 use super::random::Random;
 
 /// Longest UDP payload in an IPv4 packet of 1,500 bytes.
-const MAX_PAYLOAD: usize = 1500 - 28;
+const MAX_PAYLOAD: usize = MAX_PACKET - 28;
+/// Its MTU.
+const MAX_PACKET: usize = 1500;
 /// What a receive buffer joins at most, as the kernel's UDP GRO does.
 const JOIN_DATAGRAMS: usize = 64;
 const JOIN_BYTES: usize = 65_000;
@@ -26,6 +30,7 @@ pub struct Weather {
 
 #[derive(Debug)]
 struct Datagram {
+    form: Form,
     from: SocketAddr,
     to: usize,
     bytes: Vec<u8>,
@@ -34,6 +39,8 @@ struct Datagram {
 /// Datagrams of one sender joined as a receive buffer.
 #[derive(Debug)]
 pub struct Arrival {
+    /// By which kind of socket it comes.
+    pub form: Form,
     /// The sender.
     pub from: SocketAddr,
     /// The receiving node.
@@ -77,10 +84,10 @@ impl Underlay {
         }
     }
 
-    /// Takes a datagram.
-    pub fn send(&mut self, now_us: u64, from: SocketAddr, to: usize, bytes: &[u8]) {
+    /// Takes a datagram, or a packet of IP in IP with its outer header.
+    pub fn send(&mut self, now_us: u64, form: Form, from: SocketAddr, to: usize, bytes: &[u8]) {
         self.sent += 1;
-        if bytes.len() > MAX_PAYLOAD {
+        if bytes.len() > if form == Form::Ipip { MAX_PACKET } else { MAX_PAYLOAD } {
             self.oversize += 1;
             return;
         }
@@ -96,7 +103,7 @@ impl Underlay {
         let at = now_us + self.weather.delay_us + held;
         let mut later = self.flying.range((at + 1, 0)..);
         self.overtakes += u64::from(later.any(|(_, d)| d.from == from && d.to == to));
-        self.flying.insert((at, self.sent), Datagram { from, to, bytes: bytes.to_vec() });
+        self.flying.insert((at, self.sent), Datagram { form, from, to, bytes: bytes.to_vec() });
     }
 
     /// When the next datagram arrives.
@@ -117,8 +124,8 @@ impl Underlay {
                     last.count += 1;
                 }
                 _ => {
-                    let Datagram { from, to, bytes } = datagram;
-                    arrivals.push(Arrival { from, to, bytes, stride: 0, count: 1 });
+                    let Datagram { form, from, to, bytes } = datagram;
+                    arrivals.push(Arrival { form, from, to, bytes, stride: 0, count: 1 });
                 }
             }
         }
@@ -132,7 +139,9 @@ impl Arrival {
         let whole = self.bytes.len().is_multiple_of(self.count)
             && (self.stride == 0 || self.bytes.len() == self.stride * self.count);
         let size = self.bytes.len() / self.count;
-        self.from == next.from
+        self.form == next.form
+            && self.form != Form::Ipip
+            && self.from == next.from
             && self.to == next.to
             && whole
             && !next.bytes.is_empty()

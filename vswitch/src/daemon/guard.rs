@@ -57,6 +57,13 @@ impl Guard {
         }
     }
 
+    /// The node's own addresses are these from now on; true when they were others.
+    pub(super) fn set_node_addresses(&mut self, addrs: Vec<IpAddr>) -> bool {
+        let changed = self.node.addrs != addrs;
+        self.node.addrs = addrs;
+        changed
+    }
+
     /// Reads what changed; true when something in force, or a problem, did.
     pub(super) fn reload(&mut self, changed: &Changed) -> bool {
         match &mut self.store {

@@ -12,6 +12,7 @@
 //! removed after: whatever moment the process dies, the next start finds out what to keep and what to clear away.
 
 pub mod attach;
+mod fleet;
 mod guard;
 pub mod keeper;
 pub mod keeper_link;
@@ -29,6 +30,7 @@ mod trace;
 mod upkeep;
 mod uplinks;
 mod watch;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -39,9 +41,11 @@ use std::time::Instant;
 use control::api::{ApiError, AttachmentId, Request, code};
 use control::attachments::{Attachment, StateDir, StateError};
 use control::config::{Config, LoadError};
+use control::fleet::Fleet;
 use control::ipam::Ipam;
 use control::store::Changed;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::compile::{NodeFacts, PeerFacts, compile};
@@ -185,7 +189,17 @@ pub struct Daemon {
     told: policy_report::Told,
     /// Where sweeping the connection table goes on.
     swept: u32,
+    /// What the store said last.
+    fleet: Fleet,
     peers: Vec<PeerFacts>,
+    /// Addresses of pods outside the node's ranges, which were others when they were attached.
+    former: Vec<IpNet>,
+    /// The tunnel's sockets.
+    uplinks: uplinks::Uplinks,
+    /// Super-frames may leave whole through the uplink TAP.
+    whole: bool,
+    /// The cluster's and the node's ranges as the nftables table has them.
+    masqueraded: Option<(Vec<IpNet>, Vec<IpNet>)>,
     ports: Vec<Option<Arc<Port>>>,
     attached: BTreeMap<AttachmentId, Attached>,
     boot_id: String,
@@ -221,6 +235,7 @@ impl Daemon {
                 Ok(Event::Uplink) => self.look_at_uplink(),
                 Ok(Event::Objects(changed)) => self.reload_objects(&changed)?,
                 Ok(Event::Whole(whole)) => {
+                    self.whole = whole;
                     self.peers.iter_mut().for_each(|p| p.whole = whole);
                     self.publish()?;
                 }

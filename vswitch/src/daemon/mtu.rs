@@ -16,7 +16,7 @@ use crate::sys::netlink::Netlink;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Uplink {
     index: u32,
-    mtu: u32,
+    pub(super) mtu: u32,
     up: bool,
 }
 
@@ -52,10 +52,9 @@ impl Daemon {
     }
 
     /// Pods' MTU for this MTU of the uplink, or why there is none.
-    fn mtu_on(&self, uplink_mtu: u32) -> Result<u32, String> {
-        let (name, mtu) = (&self.config.node.uplink, self.config.pod_mtu(uplink_mtu));
-        let (least, overhead) =
-            (self.config.least_mtu(), self.config.tunnel.overhead(self.config.outer_v6()));
+    pub(super) fn mtu_on(&self, uplink_mtu: u32) -> Result<u32, String> {
+        let (name, mtu) = (&self.config.node.uplink, self.fleet.pod_mtu(&self.config, uplink_mtu));
+        let (least, overhead) = (self.fleet.least_mtu(), self.fleet.overhead(&self.config.node));
         if mtu < least {
             return Err(format!(
                 "uplink {name} has MTU {uplink_mtu}, which leaves pods {mtu}: they need {least}"

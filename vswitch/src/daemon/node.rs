@@ -11,7 +11,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use control::config::{Config, Link, Machine};
+use control::config::{Link, Machine};
 use encap::Mac;
 use ipnet::IpNet;
 
@@ -112,16 +112,32 @@ pub fn open_host_tap(kept: Option<std::os::fd::OwnedFd>) -> Result<Tap, NodeErro
     Tap::open(&TapSpec { exclusive: false, ..TapSpec::port(HOST_IF) }).map_err(|err| NodeError::Tap { err })
 }
 
+/// The host's side as it should be.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// The interface towards the other nodes.
+    pub uplink: &'a str,
+    /// MTU of `vsw0` and of the routes through it, bytes.
+    pub mtu: u32,
+    /// The host's own addresses in the pod ranges.
+    pub routers: &'a [IpAddr],
+    /// Ranges of pods that the host reaches through `vsw0`.
+    pub ranges: &'a [IpNet],
+    /// Ranges of peers that are reached without encapsulation, and the peer's address.
+    pub direct: &'a [(IpNet, IpAddr)],
+    /// A peer may send without encapsulation although we do not: its packets come in by another interface than the one
+    /// we would send by, which strict reverse path filtering takes for spoofing. It is made loose on the uplink.
+    pub loose: bool,
+    /// Addresses and routes of ours that are not wanted are removed.
+    pub prune: bool,
+}
+
 /// Configures `vsw0`, the host's routes and its forwarding.
 ///
 /// # Errors
 /// See [`NodeError`].
-pub fn configure(
-    config: &Config,
-    mtu: u32,
-    routers: &[IpAddr],
-    direct: &[(IpNet, IpAddr)],
-) -> Result<(), NodeError> {
+pub fn configure(plan: &Plan<'_>) -> Result<(), NodeError> {
+    let Plan { mtu, routers, .. } = *plan;
     let mut nl = Netlink::open()?;
     let link = nl.link(HOST_IF)?;
     let index = link.index;
@@ -150,8 +166,11 @@ pub fn configure(
     if v6 {
         sysctl("net/ipv6/conf/all/forwarding", "1")?;
     }
+    if plan.loose {
+        loosen(plan.uplink)?;
+    }
     let addresses = nl.addresses(Some(index))?;
-    for a in &addresses {
+    for a in addresses.iter().filter(|_| plan.prune) {
         if !a.link_scope && !routers.contains(&a.net.addr()) {
             nl.del_address(index, a.net)?;
         }
@@ -162,7 +181,7 @@ pub fn configure(
         }
         nl.add_neighbour(index, gateway(r), GATEWAY_MAC.0)?;
     }
-    let wanted = routes(&mut nl, config, index, mtu, routers, direct)?;
+    let wanted = routes(&mut nl, plan, index)?;
     let have = nl.routes(RouteFilter::OURS)?;
     let is_there = |w: &Route| {
         let same =
@@ -171,6 +190,9 @@ pub fn configure(
     };
     for route in wanted.iter().filter(|w| !is_there(w)) {
         nl.replace_route(route)?;
+    }
+    if !plan.prune {
+        return Ok(());
     }
     for old in nl.routes(RouteFilter::OURS)? {
         let same = |w: &Route| w.dst == old.dst && w.oif == old.oif && w.via == old.via;
@@ -185,17 +207,10 @@ pub fn configure(
     Ok(())
 }
 
-fn routes(
-    nl: &mut Netlink,
-    config: &Config,
-    host: u32,
-    mtu: u32,
-    routers: &[IpAddr],
-    direct: &[(IpNet, IpAddr)],
-) -> Result<Vec<Route>, NetlinkError> {
-    let mut wanted = Vec::new();
-    for net in config.network.cluster_cidrs.iter().chain(&config.network.pod_cidrs) {
-        let Some(router) = routers.iter().find(|r| r.is_ipv6() == matches!(net, IpNet::V6(_))) else {
+fn routes(nl: &mut Netlink, plan: &Plan<'_>, host: u32) -> Result<Vec<Route>, NetlinkError> {
+    let mut wanted: Vec<Route> = Vec::new();
+    for net in plan.ranges {
+        let Some(router) = plan.routers.iter().find(|r| r.is_ipv6() == matches!(net, IpNet::V6(_))) else {
             continue;
         };
         wanted.push(Route {
@@ -203,13 +218,13 @@ fn routes(
             oif: Some(host),
             onlink: true,
             source: Some(*router),
-            mtu: Some(mtu),
+            mtu: Some(plan.mtu),
             ..Route::to(net.trunc())
         });
     }
-    if !direct.is_empty() {
-        let uplink = nl.link(&config.node.uplink)?.index;
-        wanted.extend(direct.iter().map(|(net, via)| Route {
+    if !plan.direct.is_empty() {
+        let uplink = nl.link(plan.uplink)?.index;
+        wanted.extend(plan.direct.iter().map(|(net, via)| Route {
             via: Some(*via),
             oif: Some(uplink),
             onlink: true,
@@ -217,6 +232,18 @@ fn routes(
         }));
     }
     Ok(wanted)
+}
+
+/// Makes strict reverse path filtering of an interface loose; the larger of its setting and that for all counts.
+fn loosen(interface: &str) -> Result<(), NodeError> {
+    let own = format!("net/ipv4/conf/{interface}/rp_filter");
+    let get = |name: &str| crate::sys::sysctl::get(name).unwrap_or_default();
+    let strict = [get("net/ipv4/conf/all/rp_filter"), get(&own)];
+    if strict.iter().any(|v| v == "1") && strict.iter().all(|v| v != "2") {
+        tracing::info!(interface, "reverse path filtering made loose: peers may send without encapsulation");
+        sysctl(&own, "2")?;
+    }
+    Ok(())
 }
 
 fn gateway(router: &IpAddr) -> IpAddr {

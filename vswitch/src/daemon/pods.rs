@@ -198,6 +198,7 @@ impl Daemon {
             failed = failed.or(Some(ApiError::new(code::IO, e.to_string())));
         }
         self.ipam.release(id);
+        self.forget_former();
         failed.map_or(Ok(()), Err)
     }
 

@@ -36,7 +36,7 @@ impl Daemon {
             uplink: node.uplink.clone(),
             address: node.address,
             address6: node.address6,
-            tunnel: self.config.tunnel.kind().to_owned(),
+            tunnel: self.fleet.tunnel.kind().to_owned(),
             mtu: u32::from(self.facts.mtu),
             pod_cidrs: self.facts.pod_cidrs.clone(),
             addresses_used: self.ipam.used(),
@@ -101,13 +101,12 @@ impl Daemon {
         let sum = |f: fn(&crate::snapshot::PeerStats) -> u64| p.stats.iter().map(|s| f(s)).sum::<u64>();
         let heard =
             p.stats.iter().map(|s| s.heard.load(std::sync::atomic::Ordering::Relaxed)).max().unwrap_or(0);
-        let direct = p.direct || self.facts.tunnel.is_none();
         PeerInfo {
             name: p.name.clone(),
             address: p.addresses.first().copied(),
             pod_cidrs: p.pod_cidrs.clone(),
-            via: if direct { "direct".to_owned() } else { self.config.tunnel.kind().to_owned() },
-            vtep_mac: (!direct && p.vtep_mac != encap::Mac::default()).then(|| p.vtep_mac.to_string()),
+            via: p.tunnel.map_or("direct", |t| t.form().name()).to_owned(),
+            vtep_mac: matches!(p.tunnel, Some(encap::Tunnel::Vxlan { .. })).then(|| p.vtep_mac.to_string()),
             tx_packets: sum(|s| s.tx_packets.get()),
             tx_bytes: sum(|s| s.tx_bytes.get()),
             rx_packets: sum(|s| s.rx_packets.get()),

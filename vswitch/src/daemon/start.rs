@@ -4,18 +4,17 @@
 //! or rule is made; when a later step fails on a fresh start, what was made is removed again.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use control::attachments::{Attachment, StateDir, boot_id};
-use control::config::{Config, Tunnel as TunnelConfig};
+use control::config::Config;
+use control::fleet::Fleet;
 use control::ipam::Ipam;
-use control::mac::Mac;
 use crossbeam::channel::{Sender, bounded};
-use ipnet::IpNet;
 use policy::conntrack::{Opener, Tuple};
 
 use super::attach::{self, Opened};
@@ -24,12 +23,12 @@ use super::keeper::RESTARTS;
 use super::keeper_link::{KeeperLink, names};
 use super::policy_report::Told;
 use super::upkeep::Upkeep;
-use super::{Daemon, DaemonError, Event, chain, masquerade, metrics, node, pods, serve, uplinks, watch};
-use crate::compile::{NodeFacts, PeerFacts};
+use super::uplinks::{self, Uplinks};
+use super::{Daemon, DaemonError, Event, chain, fleet, masquerade, metrics, node, pods, serve, watch};
 use crate::conntrack::{self, Conntrack};
 use crate::counters::port_stats;
 use crate::datapath::Sizes;
-use crate::snapshot::{Port, PortKind, peer_stats};
+use crate::snapshot::{Port, PortKind};
 use crate::switch::Switch;
 use crate::sys::tun::{OFFLOAD_PORT, Tap, VNET_LEN};
 
@@ -40,7 +39,7 @@ use crate::sys::tun::{OFFLOAD_PORT, Tap, VNET_LEN};
 pub fn run(config: &Path) -> Result<(), DaemonError> {
     let (tx, events) = bounded(1024);
     watch::signals(&tx)?;
-    let (mut daemon, socket) = start(config, &tx)?;
+    let (mut daemon, socket) = start(config, KeeperLink::new(keeper_socket()), &tx)?;
     if daemon.serve(&events)? {
         // A stop on request: nobody will answer here until the next start.
         let _ = std::fs::remove_file(socket);
@@ -48,7 +47,12 @@ pub fn run(config: &Path) -> Result<(), DaemonError> {
     Ok(())
 }
 
-fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::PathBuf), DaemonError> {
+/// Sets everything up; gives the control thread's state, and the control socket.
+pub(super) fn start(
+    path: &Path,
+    keeper: KeeperLink,
+    events: &Sender<Event>,
+) -> Result<(Daemon, std::path::PathBuf), DaemonError> {
     let text = std::fs::read_to_string(path)
         .map_err(|err| DaemonError::ReadConfig { path: path.to_owned(), err })?;
     let machine = node::machine().map_err(DaemonError::Machine)?;
@@ -56,20 +60,20 @@ fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::Path
         Config::load(&text, &machine).map_err(|err| DaemonError::Config { path: path.to_owned(), err })?;
     let name = config.node.uplink.clone();
     let uplink = machine.links.get(&name).ok_or(DaemonError::Uplink { name })?;
-    let (mtu, least) = (config.pod_mtu(uplink.mtu), config.least_mtu());
+    let fleet = Fleet::of(&config);
+    let (mtu, least) = (fleet.pod_mtu(&config, uplink.mtu), fleet.least_mtu());
     if mtu < least {
         return Err(DaemonError::Mtu { uplink: config.node.uplink.clone(), have: uplink.mtu, mtu, least });
     }
-    let keeper = KeeperLink::new(keeper_socket());
     let mut held = keeper.take_all().map_err(DaemonError::Keeper)?;
     let restored = !held.is_empty();
     let state = StateDir::open(&config.node.state_dir)?;
-    let vtep_mac = vtep_mac(&config, &state)?;
+    let vtep_mac = fleet::vtep_mac(&fleet, &state)?;
     let mut loaded = state.load()?;
     if !loaded.problems.is_empty() {
         return Err(loaded.problems.swap_remove(0).into());
     }
-    let mut ipam = Ipam::new(&config.network.pod_cidrs);
+    let mut ipam = Ipam::new(&fleet.pod_cidrs);
     let boot = boot_id().map_err(|err| DaemonError::Thread { what: "with this machine's boot id", err })?;
     let alive = sift(&state, loaded.attachments, &boot)?;
     for a in &alive {
@@ -80,9 +84,13 @@ fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::Path
             err: Box::new(err),
         })?;
     }
-    let facts = facts(&config, vtep_mac, mtu);
+    let facts = fleet::facts(&config, &fleet, vtep_mac, u16::try_from(mtu).unwrap_or(u16::MAX));
+    let former = fleet::former(&fleet.pod_cidrs, alive.iter().flat_map(|a| &a.addresses));
     let metrics = metrics_listener(&config, restored)?;
-    let uplinks = uplinks::open(&config, &keeper, &mut held)?;
+    let needs = uplinks::needs(&fleet, &config.node);
+    let mut uplinks = Uplinks::new(config.node.workers, &config.node.uplink, events.clone());
+    uplinks.take_up(&needs, &keeper, &mut held)?;
+    uplinks.set(&needs, &keeper)?;
     let socket = config.node.socket();
     let listener = match held.remove(names::CONTROL) {
         Some(fd) if socket.exists() => serve::adopt(fd),
@@ -95,22 +103,20 @@ fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::Path
 
     let host = node::open_host_tap(held.remove(names::HOST))?;
     keeper.put(names::HOST, &host).map_err(DaemonError::Keeper)?;
-    let peers = peers(&config, config.node.workers);
-    configure_host(&config, &facts, &peers)?;
-    if config.network.masquerade {
-        masquerade::install(&config.network.cluster_cidrs, &config.network.pod_cidrs)?;
-    } else {
+    if !config.network.masquerade {
         masquerade::remove()?;
     }
-    // Needs the interface up; a kernel that refuses gets single packets (performance over nothing at all).
-    let gso_write = crate::port::tap::probe_gso_write(&host).unwrap_or(true);
-    let (workers, whole) = uplinks.into_workers(&config)?;
-    let conntrack = Arc::new(take_conntrack(&keeper, &mut held, &config, &alive)?);
-    let node_addrs = host_addresses(&facts);
+    let conntrack = Arc::new(take_conntrack(&keeper, &mut held, &fleet, &alive)?);
+    let node_addrs = fleet::host_addresses(&facts);
     let guard =
         Guard::open(&config.node.name, node_addrs, config.manifests.as_deref(), &config.node.state_dir);
     let mut daemon = Daemon {
-        switch: Switch::start(workers, Sizes::default(), conntrack)?,
+        switch: Switch::start(uplinks.deal()?, Sizes::default(), conntrack)?,
+        uplinks,
+        whole: false,
+        fleet: fleet.clone(),
+        former,
+        masqueraded: None,
         guard,
         logging: false,
         told: Told::default(),
@@ -120,18 +126,21 @@ fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::Path
         ipam,
         keeper,
         facts,
-        peers,
+        peers: Vec::new(),
         ports: Vec::new(),
         attached: BTreeMap::new(),
         boot_id: boot,
         started: Instant::now(),
         restarts: std::env::var(RESTARTS).ok().and_then(|n| n.parse().ok()).unwrap_or(0),
-        gso_write,
+        gso_write: true,
         waiting: Some(Vec::new()),
         problems: BTreeMap::new(),
         upkeep: Upkeep::new(Instant::now()),
         uplink: None,
     };
+    daemon.set_fleet(fleet)?;
+    // Needs the interface up; a kernel that refuses gets single packets (performance over nothing at all).
+    daemon.gso_write = crate::port::tap::probe_gso_write(&host).unwrap_or(true);
     daemon.plug_host(host)?;
     daemon.take_up(alive, &mut held)?;
     daemon.drop_unknown(&held);
@@ -150,15 +159,11 @@ fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::Path
         started.map_err(|err| DaemonError::Thread { what: "the metrics listener", err })?;
     }
     watch::keeper(&daemon.keeper, events.clone())?;
-    if let Some(up) = whole {
-        let started = uplinks::watch_whole(up, &daemon.config, events.clone());
-        started.map_err(|err| DaemonError::Thread { what: "the uplink's probe", err })?;
-    }
     daemon.keeper.ready().map_err(DaemonError::Keeper)?;
     undo.disarm();
     tracing::info!(
         node = daemon.config.node.name,
-        tunnel = daemon.config.tunnel.kind(),
+        tunnel = daemon.fleet.tunnel.kind(),
         mtu,
         pods = daemon.attached.len(),
         peers = daemon.peers.len(),
@@ -178,18 +183,12 @@ fn metrics_listener(config: &Config, restored: bool) -> Result<Option<TcpListene
     }
 }
 
-/// The node's own addresses as policy sees them: those of the underlay, and those in the pod ranges.
-fn host_addresses(facts: &NodeFacts) -> Vec<IpAddr> {
-    let routers = [facts.router(false), facts.router(true)].into_iter().flatten();
-    facts.addresses.iter().copied().chain(routers).collect()
-}
-
 /// The connection table the keeper held, or a new one. Flows stay with the pod or peer that has their opener's address
 /// now; what is nobody's any more goes.
 fn take_conntrack(
     keeper: &KeeperLink,
     held: &mut BTreeMap<String, OwnedFd>,
-    config: &Config,
+    fleet: &Fleet,
     alive: &[Attachment],
 ) -> Result<Conntrack, DaemonError> {
     // Ports are numbered in the order they are taken up, behind the host's.
@@ -202,7 +201,7 @@ fn take_conntrack(
             return Some(Opener::Port(*port));
         }
         let src = encap::to_ip(tuple.src);
-        let known = config.peers.iter().any(|p| p.pod_cidrs.iter().any(|net| net.contains(&src)));
+        let known = fleet.peers.iter().any(|p| p.pod_cidrs.iter().any(|net| net.contains(&src)));
         match (known, opener) {
             (true, _) => Some(conntrack::remote(tuple.src)),
             (false, Opener::Port(0)) => Some(opener),
@@ -256,94 +255,6 @@ impl Drop for Undo {
 /// The keeper's socket, when there is one at its place.
 fn keeper_socket() -> Option<OwnedFd> {
     crate::sys::process::inherited(super::keeper::SWITCH_FD).ok()
-}
-
-fn vtep_mac(config: &Config, state: &StateDir) -> Result<Mac, DaemonError> {
-    let TunnelConfig::Vxlan { vtep_mac, .. } = &config.tunnel else { return Ok(Mac::default()) };
-    if let Some(mac) = vtep_mac {
-        return Ok(*mac);
-    }
-    if let Some(mac) = state.vtep_mac()? {
-        return Ok(mac);
-    }
-    let [a, b, c, d, e, _, _, _] = crate::switch::random_seed()[0].to_be_bytes();
-    let mac = Mac([0x0e, a, b, c, d, e]);
-    state.save_vtep_mac(mac)?;
-    Ok(mac)
-}
-
-fn facts(config: &Config, vtep_mac: Mac, mtu: u32) -> NodeFacts {
-    let (tunnel, tunnel_port) = match config.tunnel {
-        TunnelConfig::Vxlan { vni, port, .. } => (Some(encap::Tunnel::Vxlan { vni }), port),
-        TunnelConfig::Udp { port, .. } => (Some(encap::Tunnel::Udp), port),
-        TunnelConfig::Direct => (None, 0),
-    };
-    let v4 = config.node.address.map(IpAddr::V4);
-    NodeFacts {
-        cluster_cidrs: config.network.cluster_cidrs.clone(),
-        pod_cidrs: config.network.pod_cidrs.clone(),
-        addresses: v4.into_iter().chain(config.node.address6.map(IpAddr::V6)).collect(),
-        tunnel,
-        tunnel_port,
-        vtep_mac: encap::Mac(vtep_mac.0),
-        mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
-    }
-}
-
-fn peers(config: &Config, workers: usize) -> Vec<PeerFacts> {
-    let cross_subnet = matches!(
-        config.tunnel,
-        TunnelConfig::Vxlan { cross_subnet: true, .. } | TunnelConfig::Udp { cross_subnet: true, .. }
-    );
-    let near = |a: IpAddr| match a {
-        IpAddr::V4(a) => config.node.subnet.is_some_and(|n| n.contains(&a)),
-        IpAddr::V6(a) => config.node.subnet6.is_some_and(|n| n.contains(&a)),
-    };
-    config
-        .peers
-        .iter()
-        .map(|p| {
-            let reach = config.reach(p);
-            let others = p.address.map(IpAddr::V4).into_iter().chain(p.address6.map(IpAddr::V6));
-            let mut addresses: Vec<IpAddr> = reach.into_iter().collect();
-            addresses.extend(others.filter(|a| Some(*a) != reach));
-            PeerFacts {
-                name: p.name.clone(),
-                direct: cross_subnet && reach.is_some_and(near),
-                addresses,
-                pod_cidrs: p.pod_cidrs.clone(),
-                vtep_mac: encap::Mac(p.vtep_mac.unwrap_or_default().0),
-                whole: false,
-                stats: peer_stats(workers),
-            }
-        })
-        .collect()
-}
-
-/// The host's side as it should be; what is right already is left alone.
-pub(super) fn configure_host(
-    config: &Config,
-    facts: &NodeFacts,
-    peers: &[PeerFacts],
-) -> Result<(), node::NodeError> {
-    let routers: Vec<IpAddr> = [facts.router(false), facts.router(true)].into_iter().flatten().collect();
-    node::configure(config, u32::from(facts.mtu), &routers, &direct_routes(config, peers, facts))
-}
-
-/// Routes the host needs for peers reached without encapsulation, each through an address of the range's family.
-fn direct_routes(config: &Config, peers: &[PeerFacts], facts: &NodeFacts) -> Vec<(IpNet, IpAddr)> {
-    let direct = peers.iter().zip(&config.peers).filter(|(p, _)| p.direct || facts.tunnel.is_none());
-    direct
-        .flat_map(|(p, c)| {
-            p.pod_cidrs.iter().filter_map(|net| {
-                let via = match net {
-                    IpNet::V4(_) => c.address.map(IpAddr::V4),
-                    IpNet::V6(_) => c.address6.map(IpAddr::V6),
-                };
-                via.map(|via| (*net, via))
-            })
-        })
-        .collect()
 }
 
 /// Keeps the attachments whose namespace is still there; forgets the others.

@@ -67,11 +67,13 @@ impl Daemon {
         if let (Action::Peer(i), None | Some(Denied::There)) = (action, denied)
             && let Some(peer) = snap.peers.get(i as usize)
         {
-            steps.step("tunnel", || match snap.node.tunnel {
+            steps.step("tunnel", || match peer.tunnel {
                 Some(encap::Tunnel::Vxlan { vni }) => {
                     format!("VXLAN, VNI {vni}, to {} (VTEP {})", peer.endpoint, peer.vtep_mac)
                 }
-                _ => format!("UDP to {}", peer.endpoint),
+                Some(encap::Tunnel::Udp) => format!("UDP to {}", peer.endpoint),
+                Some(encap::Tunnel::Ipip) => format!("IP in IP to {}", peer.endpoint.ip()),
+                None => "no encapsulation".to_owned(),
             });
         }
         let verdict = match (action, denied) {

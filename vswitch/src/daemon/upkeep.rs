@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use control::api::AttachmentId;
 use control::attachments::{Attachment, NetnsId};
 
-use super::{Daemon, DaemonError, attach, chain, masquerade, start};
+use super::{Daemon, DaemonError, attach, chain, masquerade};
 use crate::worker::Notice;
 
 /// Between two looks at the pods' namespaces.
@@ -65,6 +65,7 @@ impl Daemon {
             self.look_at_uplink();
             self.restore_host();
             self.restore_masquerade();
+            self.restore_uplinks();
             self.level_mtu();
         }
         Ok(())
@@ -116,16 +117,17 @@ impl Daemon {
 
     /// The host's interface, routes and settings as they should be.
     pub(super) fn restore_host(&mut self) {
-        let trouble = start::configure_host(&self.config, &self.facts, &self.peers).err();
-        self.problem("host", trouble.map(|err| chain(&err)));
+        if let Err(err) = self.configure_host(true) {
+            tracing::debug!(err = %chain(&err), "the host's side");
+        }
     }
 
-    fn restore_masquerade(&mut self) {
-        let network = &self.config.network;
-        if !network.masquerade {
+    pub(super) fn restore_masquerade(&mut self) {
+        if !self.config.network.masquerade {
             return;
         }
-        let trouble = match masquerade::ensure(&network.cluster_cidrs, &network.pod_cidrs) {
+        let (cluster, own) = self.ranges();
+        let trouble = match masquerade::ensure(&cluster, &own) {
             Ok(true) => None,
             Ok(false) => {
                 let table = masquerade::TABLE;

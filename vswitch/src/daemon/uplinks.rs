@@ -1,39 +1,44 @@
 //! The tunnel's sockets: opened or taken back from the keeper, and dealt out to the workers.
 //!
-//! Receiving sockets form one `SO_REUSEPORT` group of one socket a worker; the kernel spreads peers' source ports over
-//! them. Each worker sends through sockets of its own. A VXLAN node also tries the uplink TAP (whole super-frames),
-//! which is used when the probe has seen one leave the uplink whole.
+//! There is a group of receiving sockets for each form of tunnel in use and each address of the node, one socket a
+//! worker: UDP sockets form an `SO_REUSEPORT` group, over which the kernel spreads peers' source ports; raw sockets
+//! share by inner addresses. Each worker sends through sockets of its own. Which groups there are follows the fleet and
+//! may change at any time: [`Uplinks::set`] opens and closes, and the workers get the whole anew.
+//!
+//! With VXLAN comes the uplink TAP (whole super-frames), which is used when the probe has seen one leave the uplink
+//! whole.
 
-use std::collections::BTreeMap;
-use std::io::IoSlice;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::config::{Config, Tunnel};
+use control::config::{Node, Tunnel};
+use control::fleet::{Backend, Fleet};
 use crossbeam::channel::Sender;
-use encap::Frame;
+use encap::{Form, Frame};
 
 use super::keeper_link::{KeeperLink, names};
+use super::whole::Whole;
 use super::{Event, chain};
-use crate::switch::WorkerIo;
-use crate::uplink::tap::{self, Outer, UplinkTap, Verdict};
+use crate::uplink::ipip::{self, IpipError, IpipRx, IpipTx};
+use crate::uplink::tap::{Outer, UplinkTap};
 use crate::uplink::udp::{self, UdpError, UdpRx, UdpTx};
-use crate::uplink::{SendReport, Train, UplinkIo, UplinkTx};
+use crate::uplink::{SendReport, Train, Uplink, UplinkTx};
+use crate::worker::WorkerIo;
 
 /// Source ports of a node's VXLAN traffic, all workers together (RFC 7348 section 5: entropy for the underlay).
 const SOURCE_PORTS: usize = 8;
-
-/// How long a good verdict about the uplink TAP is believed.
-const PROBE_AGAIN: Duration = Duration::from_secs(60);
-/// How soon a bad one is doubted.
-const PROBE_SOON: Duration = Duration::from_secs(15);
+/// Where peers listen by default.
+const VXLAN_PORT: u16 = 8472;
+const UDP_PORT: u16 = 8285;
 
 /// The tunnel could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum UplinkError {
-    /// A socket failed.
+    /// A UDP socket failed.
     #[error("tunnel port {port}: {}", chain(err))]
     Socket {
         /// The UDP port.
@@ -41,53 +46,266 @@ pub enum UplinkError {
         /// Why.
         err: UdpError,
     },
+    /// A raw socket failed.
+    #[error("IP in IP: {}", chain(err))]
+    Raw {
+        /// Why.
+        err: IpipError,
+    },
+    /// A descriptor could not be duplicated.
+    #[error("duplicate a tunnel socket")]
+    Duplicate(#[source] io::Error),
     /// The keeper is gone.
     #[error("hand the tunnel's sockets to the keeper")]
-    Keeper(#[source] std::io::Error),
+    Keeper(#[source] io::Error),
 }
 
-/// The receiving sockets.
+/// A group of receiving sockets: the form of what they receive, and where.
+pub(super) type Group = (Form, SocketAddr);
+
+/// The UDP port of a form, on this node and its peers: the configured one of the node's own tunnel, the usual one of
+/// another; 0 for a form without ports.
+pub(super) fn port(own: &Tunnel, form: Form) -> u16 {
+    match (form, own) {
+        (Form::Vxlan, Tunnel::Vxlan { port, .. }) | (Form::Udp, Tunnel::Udp { port, .. }) => *port,
+        (Form::Vxlan, _) => VXLAN_PORT,
+        (Form::Udp, _) => UDP_PORT,
+        (Form::Ipip, _) => 0,
+    }
+}
+
+/// The form of what a backend sends; none for `direct`.
+pub(super) fn form(backend: Backend) -> Option<Form> {
+    match backend {
+        Backend::Vxlan { .. } => Some(Form::Vxlan),
+        Backend::Udp => Some(Form::Udp),
+        Backend::Ipip => Some(Form::Ipip),
+        Backend::Direct => None,
+    }
+}
+
+/// The groups that a fleet needs: one of each form in use at each address that tunnels use.
+pub(super) fn needs(fleet: &Fleet, node: &Node) -> BTreeSet<Group> {
+    let v4 = node.address.map(IpAddr::V4);
+    let v6 = node.address6.map(IpAddr::V6).filter(|_| fleet.outer_v6(node));
+    let locals: Vec<IpAddr> = v4.into_iter().chain(v6).collect();
+    let forms = fleet.backends().into_iter().filter_map(form);
+    forms
+        .flat_map(|form| {
+            // IP in IP has no outer IPv6.
+            let fits = move |local: &&IpAddr| form != Form::Ipip || local.is_ipv4();
+            let port = port(&fleet.tunnel, form);
+            locals.iter().filter(fits).map(move |local| (form, SocketAddr::new(*local, port)))
+        })
+        .collect()
+}
+
+/// The sockets in use.
 pub(super) struct Uplinks {
-    port: u16,
-    rx: Vec<UdpRx>,
+    workers: usize,
+    groups: BTreeMap<Group, Vec<OwnedFd>>,
+    /// Sockets were given up: the keeper takes a moment to close them too.
+    given_up: bool,
+    whole: Option<Whole>,
+    /// The uplink interface, and whom to tell what its probe sees.
+    interface: String,
+    events: Sender<Event>,
 }
 
-/// Opens the tunnel's receiving sockets, or takes up those kept.
-pub(super) fn open(
-    config: &Config,
-    keeper: &KeeperLink,
-    held: &mut BTreeMap<String, OwnedFd>,
-) -> Result<Uplinks, UplinkError> {
-    let port = match config.tunnel {
-        Tunnel::Vxlan { port, .. } | Tunnel::Udp { port, .. } => port,
-        Tunnel::Direct => return Ok(Uplinks { port: 0, rx: Vec::new() }),
-    };
-    let socket = |err| UplinkError::Socket { port, err };
-    let mut rx = Vec::new();
-    while let Some(fd) = held.remove(&format!("{}{}", names::UPLINK, rx.len())) {
-        rx.push(UdpRx::adopt(fd).map_err(socket)?);
+impl Uplinks {
+    /// None yet, for so many workers; probes of the uplink `interface` are told to `events`.
+    pub(super) fn new(workers: usize, interface: &str, events: Sender<Event>) -> Uplinks {
+        let workers = workers.max(1);
+        let (groups, interface) = (BTreeMap::new(), interface.to_owned());
+        Uplinks { workers, groups, given_up: false, whole: None, interface, events }
     }
-    let locals = locals(config);
-    let wanted = locals.iter().flat_map(|l| (0..config.node.workers).map(|_| SocketAddr::new(*l, port)));
-    if rx.iter().map(UdpRx::local).eq(wanted) {
-        return Ok(Uplinks { port, rx });
+
+    /// Takes up what the keeper held; what is not needed, or is of another number of workers, it may close.
+    pub(super) fn take_up(
+        &mut self,
+        needs: &BTreeSet<Group>,
+        keeper: &KeeperLink,
+        held: &mut BTreeMap<String, OwnedFd>,
+    ) -> Result<(), UplinkError> {
+        let kept: Vec<String> = held.keys().filter(|name| name.starts_with(names::UPLINK)).cloned().collect();
+        let mut rest: BTreeSet<String> = kept.into_iter().collect();
+        for group in needs {
+            let names: Vec<String> = names_of(*group, self.workers).collect();
+            let beyond = name_of(*group, names.len());
+            if names.iter().all(|name| rest.contains(name)) && !rest.contains(&beyond) {
+                let sockets = names.iter().filter_map(|name| held.remove(name)).collect();
+                rest.retain(|name| !names.contains(name));
+                self.groups.insert(*group, sockets);
+            }
+        }
+        for name in rest {
+            held.remove(&name);
+            keeper.forget(&name).map_err(UplinkError::Keeper)?;
+            self.given_up = true;
+        }
+        Ok(())
     }
-    // None yet, or the configuration has changed: those of before must be closed on both sides.
-    let kept = rx.len();
-    rx.clear();
-    for i in 0..kept {
-        keeper.forget(&format!("{}{i}", names::UPLINK)).map_err(UplinkError::Keeper)?;
+
+    /// Which groups there are.
+    pub(super) fn have(&self) -> BTreeSet<Group> {
+        self.groups.keys().copied().collect()
     }
-    for local in locals {
-        rx.extend(bind(SocketAddr::new(local, port), config.node.workers, kept > 0).map_err(socket)?);
+
+    /// Opens and closes until exactly these groups are there. What could not be opened is missing afterwards; the first
+    /// such failure is told.
+    ///
+    /// # Errors
+    /// See [`UplinkError`].
+    pub(super) fn set(&mut self, needs: &BTreeSet<Group>, keeper: &KeeperLink) -> Result<(), UplinkError> {
+        let gone: Vec<Group> = self.groups.keys().filter(|g| !needs.contains(g)).copied().collect();
+        for group in gone {
+            let sockets = self.groups.remove(&group).unwrap_or_default();
+            for name in (0..sockets.len()).map(|i| name_of(group, i)) {
+                keeper.forget(&name).map_err(UplinkError::Keeper)?;
+            }
+            self.given_up = true;
+        }
+        let mut failed = None;
+        let missing: Vec<Group> = needs.iter().filter(|g| !self.groups.contains_key(g)).copied().collect();
+        for group in missing {
+            match open(group, self.workers, self.given_up) {
+                Ok(sockets) => {
+                    for (i, socket) in sockets.iter().enumerate() {
+                        keeper.put(&name_of(group, i), socket).map_err(UplinkError::Keeper)?;
+                    }
+                    self.groups.insert(group, sockets);
+                }
+                Err(err) => failed = failed.or(Some(err)),
+            }
+        }
+        let (vxlan, v6) = self.groups.keys().fold((false, false), |(vxlan, v6), (form, local)| {
+            (vxlan || *form == Form::Vxlan, v6 || (*form == Form::Vxlan && local.is_ipv6()))
+        });
+        match (&self.whole, vxlan) {
+            (None, true) => self.whole = Whole::open(&self.interface, v6, self.events.clone()),
+            (Some(_), false) => self.whole = None,
+            _ => {}
+        }
+        failed.map_or(Ok(()), Err)
     }
-    for (i, s) in rx.iter().enumerate() {
-        keeper.put(&format!("{}{i}", names::UPLINK), s.as_fd()).map_err(UplinkError::Keeper)?;
+
+    /// Ways to peers on which the uplink TAP may be probed: from this node's address to theirs.
+    pub(super) fn probe_ways(&self, ways: Vec<(IpAddr, IpAddr)>) {
+        if let Some(whole) = &self.whole {
+            whole.probe_ways(ways);
+        }
     }
-    Ok(Uplinks { port, rx })
+
+    /// The workers' parts of the sockets there are, in the workers' order.
+    ///
+    /// # Errors
+    /// See [`UplinkError`].
+    pub(super) fn deal(&self) -> Result<Vec<WorkerIo>, UplinkError> {
+        (0..self.workers)
+            .map(|worker| Ok(WorkerIo { uplinks: self.readers(worker)?, uplink_tx: self.way_out()? }))
+            .collect()
+    }
+
+    /// What a worker reads. The sockets of a group are in the workers' order, over and over.
+    fn readers(&self, worker: usize) -> Result<Vec<Uplink>, UplinkError> {
+        let mut uplinks = Vec::new();
+        for ((form, local), sockets) in &self.groups {
+            for (i, socket) in sockets.iter().enumerate().filter(|(i, _)| i % self.workers == worker) {
+                let copy = socket.try_clone().map_err(UplinkError::Duplicate)?;
+                let fd = copy.as_raw_fd();
+                let rx: Box<dyn crate::uplink::UplinkIo + Send> = match form {
+                    Form::Vxlan | Form::Udp => {
+                        let port = local.port();
+                        Box::new(UdpRx::adopt(copy).map_err(|err| UplinkError::Socket { port, err })?)
+                    }
+                    Form::Ipip => {
+                        let raw = |err| UplinkError::Raw { err };
+                        let rx = IpipRx::adopt(copy).map_err(raw)?;
+                        rx.share(i % self.workers, self.workers).map_err(raw)?;
+                        Box::new(rx)
+                    }
+                };
+                uplinks.push(Uplink { form: *form, rx, fd });
+            }
+        }
+        Ok(uplinks)
+    }
+
+    /// A way out of a worker's own.
+    fn way_out(&self) -> Result<Box<dyn UplinkTx + Send>, UplinkError> {
+        let mut out = Out { vxlan: None, udp: None, ipip: None, whole: None };
+        for form in Form::ALL {
+            let groups = || self.groups.iter().filter(move |((f, _), _)| *f == form);
+            let Some(((_, first), _)) = groups().next() else { continue };
+            let socket = |err| UplinkError::Socket { port: first.port(), err };
+            match form {
+                Form::Vxlan => {
+                    // While the port changes there are two groups of an address.
+                    let locals: BTreeSet<IpAddr> = groups().map(|((_, local), _)| local.ip()).collect();
+                    let locals: Vec<IpAddr> = locals.into_iter().collect();
+                    let spread = SOURCE_PORTS.div_ceil(self.workers);
+                    out.vxlan = Some(UdpTx::spread(&locals, spread).map_err(socket)?);
+                    out.whole = self.whole.as_ref().map(|whole| (whole.tap(), whole.v6()));
+                }
+                // Flannel's peers expect the tunnel's own port as the source. One socket of each family is enough.
+                Form::Udp => {
+                    let mut bound = Vec::new();
+                    for first in groups().filter_map(|(_, sockets)| sockets.first()) {
+                        let copy = first.try_clone().map_err(UplinkError::Duplicate)?;
+                        bound.push(UdpRx::adopt(copy).map_err(socket)?);
+                    }
+                    out.udp = Some(UdpTx::bound(&bound).map_err(socket)?);
+                }
+                Form::Ipip => {
+                    if let IpAddr::V4(src) = first.ip() {
+                        out.ipip = Some(IpipTx::open(src).map_err(|err| UplinkError::Raw { err })?);
+                    }
+                }
+            }
+        }
+        Ok(Box::new(out))
+    }
 }
 
-/// Binds; the keeper takes a moment to close what held the port before.
+/// The name under which the keeper holds a socket of a group.
+fn name_of((form, local): Group, index: usize) -> String {
+    format!("{}{}:{local}:{index}", names::UPLINK, form.name())
+}
+
+fn names_of(group: Group, workers: usize) -> impl Iterator<Item = String> {
+    (0..sockets(group.0, workers)).map(move |i| name_of(group, i))
+}
+
+/// Sockets in a group.
+fn sockets(form: Form, workers: usize) -> usize {
+    match form {
+        Form::Vxlan | Form::Udp => workers,
+        Form::Ipip => workers * ipip::PROTOCOLS.len(),
+    }
+}
+
+/// Opens a group's sockets. Where others were given up, the keeper takes a moment to close what held the port.
+fn open((form, local): Group, workers: usize, patient: bool) -> Result<Vec<OwnedFd>, UplinkError> {
+    let copy = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map_err(UplinkError::Duplicate);
+    match (form, local.ip()) {
+        (Form::Ipip, IpAddr::V4(addr)) => {
+            let opened = ipip::PROTOCOLS.into_iter().flat_map(|protocol| {
+                (0..workers).map(move |i| {
+                    let rx = IpipRx::open(addr, protocol)?;
+                    rx.share(i, workers).map(|()| rx)
+                })
+            });
+            opened.map(|rx| copy(rx.map_err(|err| UplinkError::Raw { err })?.as_fd())).collect()
+        }
+        (Form::Ipip, IpAddr::V6(_)) => Ok(Vec::new()),
+        (Form::Vxlan | Form::Udp, _) => {
+            let bound = bind(local, workers, patient);
+            let rx = bound.map_err(|err| UplinkError::Socket { port: local.port(), err })?;
+            rx.iter().map(|rx| copy(rx.as_fd())).collect()
+        }
+    }
+}
+
 fn bind(addr: SocketAddr, count: usize, patient: bool) -> Result<Vec<UdpRx>, UdpError> {
     for _ in 0..if patient { 100 } else { 0 } {
         match udp::bind(addr, count) {
@@ -98,150 +316,47 @@ fn bind(addr: SocketAddr, count: usize, patient: bool) -> Result<Vec<UdpRx>, Udp
     udp::bind(addr, count)
 }
 
-/// The node addresses that tunnels use.
-fn locals(config: &Config) -> Vec<IpAddr> {
-    let reached: Vec<IpAddr> = config.peers.iter().filter_map(|p| config.reach(p)).collect();
-    let v4 = config.node.address.map(IpAddr::V4);
-    let v6 = config.node.address6.map(IpAddr::V6);
-    // Without an IPv4 address, or with a peer that has none, the outer family is IPv6.
-    let needs6 = v4.is_none() || reached.iter().any(IpAddr::is_ipv6);
-    v4.into_iter().chain(v6.filter(|_| needs6)).collect()
-}
-
-impl Uplinks {
-    /// Deals the sockets out. With them comes the uplink TAP, where the device below may carry super-frames.
-    pub(super) fn into_workers(
-        self,
-        config: &Config,
-    ) -> Result<(Vec<WorkerIo>, Option<Arc<UplinkTap>>), UplinkError> {
-        let port = self.port;
-        let socket = |err| UplinkError::Socket { port, err };
-        let locals = locals(config);
-        let whole = if matches!(config.tunnel, Tunnel::Vxlan { .. }) { whole(config, &locals) } else { None };
-        let workers = config.node.workers.max(1);
-        let mut io = Vec::with_capacity(workers);
-        for _ in 0..workers {
-            let tx = match config.tunnel {
-                Tunnel::Vxlan { .. } => {
-                    let spread = SOURCE_PORTS.div_ceil(workers);
-                    Some(UdpTx::spread(&locals, spread).map_err(socket)?)
-                }
-                // Flannel's peers expect the tunnel's own port as the source. One socket of each family is enough.
-                Tunnel::Udp { .. } => {
-                    let of = |v6: bool| self.rx.iter().find(move |r| r.local().is_ipv6() == v6);
-                    Some(UdpTx::bound(of(false).into_iter().chain(of(true))).map_err(socket)?)
-                }
-                Tunnel::Direct => None,
-            };
-            let uplink_tx: Box<dyn UplinkTx + Send> = match tx {
-                Some(udp) => Box::new(Out { udp, whole: whole.clone() }),
-                None => Box::new(Nowhere),
-            };
-            io.push(WorkerIo { uplinks: Vec::new(), uplink_tx });
-        }
-        for (i, rx) in self.rx.into_iter().enumerate() {
-            let fd = rx.as_fd().as_raw_fd();
-            let rx: Box<dyn UplinkIo + Send> = Box::new(rx);
-            io[i % workers].uplinks.push((rx, fd));
-        }
-        Ok((io, whole))
-    }
-}
-
-/// The uplink TAP, where the uplink's device may carry tunnel super-frames. It is used once a probe has seen one leave
-/// whole: [`watch_whole`].
-fn whole(config: &Config, locals: &[IpAddr]) -> Option<Arc<UplinkTap>> {
-    let uplink = &config.node.uplink;
-    for feature in ["tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation"] {
-        if !crate::sys::ethtool::feature(uplink, feature).unwrap_or(false) {
-            tracing::info!(uplink, feature, "off: super-frames are segmented here");
-            return None;
-        }
-    }
-    match UplinkTap::open(tap::NAME, locals.iter().any(IpAddr::is_ipv6), true) {
-        Ok(up) => Some(Arc::new(up)),
-        Err(err) => {
-            tracing::info!(err = %chain(&err), "no uplink TAP: super-frames are segmented here");
-            None
-        }
-    }
-}
-
-/// Starts the thread that probes the uplink TAP, now and from time to time: a peer may not be up yet, a firewall may
-/// come later, the device's offloads may be switched. Tells changes as [`Event::Whole`].
-pub(super) fn watch_whole(up: Arc<UplinkTap>, config: &Config, events: Sender<Event>) -> std::io::Result<()> {
-    let locals = locals(config);
-    let uplink = config.node.uplink.clone();
-    let ways: Vec<(IpAddr, IpAddr)> = config
-        .peers
-        .iter()
-        .filter_map(|p| {
-            let to = config.reach(p)?;
-            Some((*locals.iter().find(|l| l.is_ipv6() == to.is_ipv6())?, to))
-        })
-        .collect();
-    let spawned = std::thread::Builder::new().name("uplink-probe".into()).spawn(move || {
-        let mut usable = false;
-        let mut told = None;
-        loop {
-            // The first peer that can be reached decides: it is the uplink's device that is looked at, not the peer.
-            let mut verdict = None;
-            for (node, peer) in &ways {
-                verdict = tap::probe(&up, &uplink, *node, *peer).ok();
-                if !matches!(verdict, Some(Verdict::Lost | Verdict::OtherWay)) {
-                    break;
-                }
-            }
-            let now = verdict == Some(Verdict::Usable);
-            if told.as_ref() != Some(&verdict) {
-                tracing::info!(uplink, ?verdict, whole = now, "uplink TAP probed");
-                told = Some(verdict);
-            }
-            if now != usable {
-                usable = now;
-                if events.send(Event::Whole(now)).is_err() {
-                    return;
-                }
-            }
-            std::thread::sleep(if usable { PROBE_AGAIN } else { PROBE_SOON });
-        }
-    });
-    spawned.map(|_| ())
-}
-
-/// A worker's way out: UDP sockets, and the uplink TAP where there is one.
+/// A worker's way out: sockets of each form in use, and the uplink TAP where there is one.
 struct Out {
-    udp: UdpTx,
-    whole: Option<Arc<UplinkTap>>,
+    vxlan: Option<UdpTx>,
+    udp: Option<UdpTx>,
+    ipip: Option<IpipTx>,
+    /// And whether it carries outer IPv6.
+    whole: Option<(Arc<UplinkTap>, bool)>,
 }
 
 impl UplinkTx for Out {
-    fn send(&mut self, trains: &[Train<'_>]) -> SendReport {
-        self.udp.send(trains)
+    fn send(&mut self, form: Form, trains: &[Train<'_>]) -> SendReport {
+        let sent = match form {
+            Form::Vxlan => self.vxlan.as_mut().map(|tx| tx.send(trains)),
+            Form::Udp => self.udp.as_mut().map(|tx| tx.send(trains)),
+            Form::Ipip => self.ipip.as_mut().map(|tx| tx.send(trains)),
+        };
+        // Without a socket of the form nothing can be sent.
+        sent.unwrap_or_else(|| SendReport {
+            sent: 0,
+            dropped: 0,
+            errors: trains.iter().map(Train::count).sum(),
+        })
     }
 
-    fn max_train(&self) -> (usize, usize) {
-        self.udp.max_train()
+    fn max_train(&self, form: Form) -> (usize, usize) {
+        let udp = match form {
+            Form::Vxlan => &self.vxlan,
+            Form::Udp => &self.udp,
+            Form::Ipip => return (ipip::MAX_PACKETS, ipip::MAX_BYTES),
+        };
+        udp.as_ref().map_or((1, usize::from(u16::MAX)), UdpTx::max_train)
     }
 
     fn send_whole(&mut self, inner: &Frame, dst: &SocketAddr, vni: u32, flow_hash: u64) -> bool {
-        let Some(up) = &self.whole else { return false };
+        let (Some((up, v6)), Some(udp)) = (&self.whole, &self.vxlan) else { return false };
+        if dst.is_ipv6() && !v6 {
+            return false;
+        }
         // The same source as the flow's small packets have, so that the peer's group of sockets sees one flow.
-        let Some(src) = self.udp.source(flow_hash, dst.is_ipv6()) else { return false };
+        let Some(src) = udp.source(flow_hash, dst.is_ipv6()) else { return false };
         let outer = Outer { src, dst: *dst, vni };
         up.send(&inner.vnet, &outer, &[IoSlice::new(inner.data())]).is_ok()
-    }
-}
-
-/// A node without a tunnel sends nothing through one.
-struct Nowhere;
-
-impl UplinkTx for Nowhere {
-    fn send(&mut self, trains: &[Train<'_>]) -> SendReport {
-        SendReport { sent: 0, dropped: 0, errors: trains.iter().map(Train::count).sum() }
-    }
-
-    fn max_train(&self) -> (usize, usize) {
-        (1, usize::from(u16::MAX))
     }
 }

@@ -121,6 +121,8 @@ impl Core {
         else {
             return;
         };
+        // A peer that is reached directly and sent this through the tunnel takes the answer by the same way.
+        let Some(tunnel) = to.tunnel.or(snap.node.tunnel) else { return };
         if !self.limit.allow(now_ms) {
             return self.counters.errors_limited.incr();
         }
@@ -129,7 +131,7 @@ impl Core {
         if reply::icmp_error(from, head, pkt.p, &pkt.vnet, what, &mut out).is_ok() {
             encap::rewrite::set_macs(out.data_mut(), to.vtep_mac, snap.node.vtep_mac);
             self.counters.generated.incr();
-            self.stage(Staged { frame: out, peer, hash: pkt.hash, made: true });
+            self.stage(Staged { frame: out, peer, tunnel, hash: pkt.hash, made: true });
         } else {
             self.pool.give(out);
         }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
-use encap::{Burst, Frame, Gro, Parsed, Pool, Segmenter, VnetHdr};
+use encap::{Burst, Frame, Gro, Parsed, Pool, Segmenter, Tunnel, VnetHdr};
 use policy::conntrack::Near;
 use policy::frag::FragTable;
 use policy::{FlowKey, HashKey};
@@ -105,6 +105,8 @@ struct Core {
 struct Staged {
     frame: Frame,
     peer: u32,
+    /// How it travels.
+    tunnel: Tunnel,
     hash: u64,
     /// The switch made it itself: it is in `generated`, not in `received`.
     made: bool,
@@ -280,12 +282,12 @@ impl Core {
                 },
                 None => self.drop_frame(port, frame, DropReason::PortDown),
             },
-            Action::Peer(i) => match snap.peers.get(i as usize) {
-                Some(peer) => match self.forwardable(&pkt, frame.data(), peer.mtu) {
+            Action::Peer(i) => match snap.peers.get(i as usize).and_then(|p| Some((p, p.tunnel?))) {
+                Some((peer, tunnel)) => match self.forwardable(&pkt, frame.data(), peer.mtu) {
                     Ok(()) => {
                         encap::rewrite::set_macs(frame.data_mut(), peer.vtep_mac, snap.node.vtep_mac);
                         encap::rewrite::dec_ttl(frame.data_mut(), &p);
-                        self.stage(Staged { frame, peer: i, hash, made: false });
+                        self.stage(Staged { frame, peer: i, tunnel, hash, made: false });
                     }
                     Err(reason) => self.refuse(port, frame, &pkt, reason, peer.mtu, now_ms),
                 },

@@ -262,7 +262,9 @@ fn local_end(snap: &Snapshot, addr: u128) -> Option<u32> {
     match snap.fib.lookup(addr)? {
         NextHop::Port(id) => Some(id),
         NextHop::Host => snap.host,
-        NextHop::Peer(i) => snap.host.filter(|_| snap.peers.get(i as usize).is_some_and(|peer| peer.direct)),
+        NextHop::Peer(i) => {
+            snap.host.filter(|_| snap.peers.get(i as usize).is_some_and(|peer| peer.tunnel.is_none()))
+        }
         NextHop::Gateway | NextHop::Blackhole => None,
     }
 }

@@ -7,7 +7,7 @@
 use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
-use encap::{Frame, Tunnel, vxlan::VXLAN_LEN};
+use encap::{Form, Tunnel, vxlan::VXLAN_LEN};
 
 use super::{Core, Staged};
 use crate::counters::DropReason;
@@ -33,24 +33,28 @@ impl Core {
             return;
         }
         let mut staged = std::mem::take(&mut self.staged);
-        let tunnel = snap.node.tunnel.unwrap_or(Tunnel::Udp);
         let mut plain = 0;
         for i in 0..staged.len() {
             if staged[i].frame.vnet.is_gso() {
-                self.send_plain(snap, tunnel, &mut staged[plain..i], up);
-                self.send_super(snap, tunnel, &mut staged[i], up);
+                self.send_plain(snap, &mut staged[plain..i], up);
+                self.send_super(snap, &mut staged[i], up);
                 plain = i + 1;
+            } else if staged[i].tunnel != staged[plain].tunnel {
+                self.send_plain(snap, &mut staged[plain..i], up);
+                plain = i;
             }
         }
-        self.send_plain(snap, tunnel, &mut staged[plain..], up);
+        self.send_plain(snap, &mut staged[plain..], up);
         for s in staged.drain(..) {
             self.pool.give(s.frame);
         }
         self.staged = staged;
     }
 
-    /// Ordinary frames: finish their checksums, put the tunnel header before each, group them into trains.
-    fn send_plain(&mut self, snap: &Snapshot, tunnel: Tunnel, staged: &mut [Staged], up: &mut dyn UplinkTx) {
+    /// Ordinary frames, all for the same tunnel: finish their checksums, put the tunnel header before each, group them
+    /// into trains.
+    fn send_plain(&mut self, snap: &Snapshot, staged: &mut [Staged], up: &mut dyn UplinkTx) {
+        let Some(tunnel) = staged.first().map(|s| s.tunnel) else { return };
         for chunk in staged.chunks_mut(GATHER) {
             for s in chunk.iter_mut() {
                 let vnet = s.frame.vnet;
@@ -63,16 +67,16 @@ impl Core {
                 }
                 match tunnel {
                     Tunnel::Vxlan { vni } => encap::vxlan::push(&mut s.frame, vni),
-                    Tunnel::Udp => {
+                    Tunnel::Udp | Tunnel::Ipip => {
                         s.frame.pull(ETH);
                     }
                 }
             }
-            self.send_gathered(snap, chunk, up);
+            self.send_gathered(snap, tunnel.form(), chunk, up);
         }
     }
 
-    fn send_gathered(&mut self, snap: &Snapshot, chunk: &[Staged], up: &mut dyn UplinkTx) {
+    fn send_gathered(&mut self, snap: &Snapshot, form: Form, chunk: &[Staged], up: &mut dyn UplinkTx) {
         let mut iov = [IoSlice::new(&[]); GATHER];
         let mut spans = [(0usize, 0usize); GATHER];
         let mut n = 0;
@@ -83,7 +87,7 @@ impl Core {
         if n == 0 {
             return;
         }
-        let (max_segs, max_bytes) = up.max_train();
+        let (max_segs, max_bytes) = up.max_train(form);
         let live = || chunk.iter().filter(|s| !s.frame.is_empty());
         // Consecutive frames that may share a train: [from, to) over the live ones.
         let mut trains = 0;
@@ -128,7 +132,7 @@ impl Core {
                 parts,
             };
         }
-        let report = up.send(&out[..trains]);
+        let report = up.send(form, &out[..trains]);
         for s in live() {
             if let Some(peer) = snap.peers.get(s.peer as usize) {
                 peer.stats[self.index].tx_packets.incr();
@@ -140,10 +144,11 @@ impl Core {
     }
 
     /// One super-frame: its segments, built in place, as one or more trains.
-    fn send_super(&mut self, snap: &Snapshot, tunnel: Tunnel, s: &mut Staged, up: &mut dyn UplinkTx) {
+    fn send_super(&mut self, snap: &Snapshot, s: &mut Staged, up: &mut dyn UplinkTx) {
         let Some(peer) = snap.peers.get(s.peer as usize) else {
             return self.counters.dropped(DropReason::NoRoute, 1);
         };
+        let tunnel = s.tunnel;
         if let (true, Tunnel::Vxlan { vni }) = (peer.whole, tunnel)
             && up.send_whole(&s.frame, &peer.endpoint, vni, s.hash)
         {
@@ -155,14 +160,14 @@ impl Core {
                 header = encap::vxlan::header(vni);
                 (&header, 0)
             }
-            Tunnel::Udp => (&[], ETH),
+            Tunnel::Udp | Tunnel::Ipip => (&[], ETH),
         };
         debug_assert_eq!(VXLAN_LEN, 8);
         let vnet = s.frame.vnet;
         if self.split.split(s.frame.data(), &vnet, prefix).is_err() {
             return self.counters.dropped(DropReason::BadOffload, 1);
         }
-        let failed = self.send_segments(peer, &s.frame, s.hash, skip, up);
+        let failed = self.send_segments(peer, s, skip, up);
         // One frame in, one frame accounted for, however many datagrams it became.
         match failed {
             None => self.sent(peer, s.frame.len()),
@@ -174,12 +179,12 @@ impl Core {
     fn send_segments(
         &self,
         peer: &Peer,
-        frame: &Frame,
-        hash: u64,
+        staged: &Staged,
         skip: usize,
         up: &mut dyn UplinkTx,
     ) -> Option<DropReason> {
-        let (max_segs, max_bytes) = up.max_train();
+        let (form, frame, hash) = (staged.tunnel.form(), &staged.frame, staged.hash);
+        let (max_segs, max_bytes) = up.max_train(form);
         let arena = self.split.arena();
         let segs = self.split.segs();
         let size = |s: &encap::Seg| s.len() - skip;
@@ -197,7 +202,7 @@ impl Core {
                 total += size(s);
             }
             let train = Train { dst: &peer.endpoint, flow_hash: hash, seg, total, parts: &iov[..2 * n] };
-            let report = up.send(&[train]);
+            let report = up.send(form, &[train]);
             if report.dropped > 0 {
                 failed = failed.or(Some(DropReason::UplinkFull));
             } else if report.errors > 0 {

@@ -1,12 +1,15 @@
 //! From peers: receive buffers become inner packets, merged where they belong together, and are delivered.
 //!
+//! How a buffer is read follows from the form of the socket it came in by, whatever we send its sender ourselves.
 //! A buffer of a socket with `UDP_GRO` has one of two layouts: a train of equal datagrams, each with a tunnel header
 //! of its own; or one tunnel header and one giant inner frame, as a kernel on the same host sends them. They are told
 //! apart by the inner IP length, never by the control message alone.
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use encap::{Frame, Tunnel, VnetHdr};
+use encap::ipip::IpipError;
+use encap::udp::UdpError;
+use encap::{Form, Frame, Mac, VnetHdr};
 
 use policy::FlowKey;
 
@@ -21,10 +24,11 @@ use crate::uplink::{RecvMeta, UplinkTx};
 const ETH: usize = 14;
 
 impl Datapath {
-    /// Takes every datagram of `bufs`, received from the uplink, to its end.
+    /// Takes every datagram of `bufs`, received by a socket of this form, to its end.
     pub fn from_uplink(
         &mut self,
         snap: &Snapshot,
+        form: Form,
         bufs: &mut [Frame],
         meta: &[RecvMeta],
         up: &mut dyn UplinkTx,
@@ -38,7 +42,7 @@ impl Datapath {
             let to = from + run;
             match snap.peer_of.get(&addr).and_then(|&i| Some((i, snap.peers.get(i as usize)?))) {
                 Some((i, peer)) => {
-                    self.peer_batch(snap, i, peer, &mut bufs[from..to], &meta[from..to], now_ms)
+                    self.peer_batch(snap, form, (i, peer), &mut bufs[from..to], &meta[from..to], now_ms)
                 }
                 None => {
                     let n: usize = meta[from..to].iter().map(datagrams).sum();
@@ -56,22 +60,18 @@ impl Datapath {
     fn peer_batch(
         &mut self,
         snap: &Snapshot,
-        index: u32,
-        peer: &Peer,
+        form: Form,
+        (index, peer): (u32, &Peer),
         bufs: &mut [Frame],
         meta: &[RecvMeta],
         now_ms: u64,
     ) {
         self.merge.clear();
         for (i, m) in meta.iter().enumerate() {
-            let offered = match snap.node.tunnel {
-                Some(Tunnel::Vxlan { vni }) => self.offer_vxlan(snap, vni, peer, bufs, i, m),
-                Some(Tunnel::Udp) => self.offer_bare(bufs, i, m),
-                None => {
-                    let n = datagrams(m) as u64;
-                    self.core.counters.received.add(n);
-                    Err((DropReason::UnknownPeer, n))
-                }
+            let offered = match form {
+                Form::Vxlan => self.offer_vxlan(snap, peer, bufs, i, m),
+                Form::Udp => self.offer_bare(bufs, i, m),
+                Form::Ipip => self.offer_ipip(bufs, i, m),
             };
             if let Err((reason, n)) = offered {
                 self.core.counters.dropped(reason, n);
@@ -89,7 +89,6 @@ impl Datapath {
     fn offer_vxlan(
         &mut self,
         snap: &Snapshot,
-        vni: u32,
         peer: &Peer,
         bufs: &[Frame],
         buf: usize,
@@ -99,7 +98,7 @@ impl Datapath {
         let counters = &self.core.counters;
         let inner = |d: &[u8]| -> Result<usize, DropReason> {
             let (got, off) = encap::vxlan::parse(d).map_err(|_| DropReason::BadTunnelHeader)?;
-            if got != vni {
+            if !peer.vnis.contains(&got) {
                 return Err(DropReason::WrongVni);
             }
             match d.get(off..off + 6) {
@@ -108,7 +107,7 @@ impl Datapath {
                 None => Err(DropReason::Truncated),
             }
         };
-        if let Some(vnet) = giant(data, m, peer.mtu) {
+        if let Some(vnet) = giant(data, m, snap.node.mtu) {
             counters.received.incr();
             let off = inner(data).map_err(|r| (r, 1))?;
             let vnet = vnet.map_err(|r| (r, 1))?;
@@ -132,6 +131,26 @@ impl Datapath {
             counters.received.incr();
             return Err((DropReason::Truncated, 1));
         }
+        Ok(())
+    }
+
+    /// Offers the packet in one outer IPv4 packet. Its Ethernet header takes the place of the outer header's last bytes.
+    fn offer_ipip(&mut self, bufs: &mut [Frame], buf: usize, m: &RecvMeta) -> Result<(), (DropReason, u64)> {
+        self.core.counters.received.incr();
+        let data = bufs[buf].data_mut();
+        let len = m.len.min(data.len());
+        let data = &mut data[..len];
+        let inner = encap::ipip::parse(data).map_err(|e| (ipip_drop(e), 1))?;
+        if inner.mark {
+            encap::ipip::mark(&mut data[inner.at..]);
+        }
+        let at = inner.at - ETH;
+        data[at..inner.at].copy_from_slice(&encap::udp::ethernet(
+            Mac::default(),
+            Mac::default(),
+            inner.ethertype,
+        ));
+        self.merge.offer(bufs, buf as u16, at as u32, (len - at) as u32, false);
         Ok(())
     }
 
@@ -251,6 +270,17 @@ impl super::Core {
         };
         self.counters.dropped(reason, count);
         self.events.dropped(reason, || flow_key(Ingress::Peer(peer), &p));
+    }
+}
+
+/// The reason that goes with a packet that is none of IP in IP.
+fn ipip_drop(e: IpipError) -> DropReason {
+    match e {
+        IpipError::Truncated | IpipError::Inner(UdpError::Truncated) => DropReason::Truncated,
+        IpipError::NotIpv4 | IpipError::Protocol(_) => DropReason::BadTunnelHeader,
+        IpipError::Inner(UdpError::Version(_)) => DropReason::BadIpHeader,
+        IpipError::Inner(UdpError::Length) => DropReason::BadLength,
+        IpipError::Congestion => DropReason::Congestion,
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use control::api::{DropInfo, Proto, Request};
 use etherparse::PacketBuilder;
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::attach::Attached;
 use super::bed::Bed;
@@ -232,7 +233,9 @@ impl<'a> Checks<'a> {
                 frame.extend_from_slice(&inner);
                 (8472, frame)
             }
-            TunnelKind::Ipip | TunnelKind::Direct => return Ok(()),
+            // A raw socket has no ports.
+            TunnelKind::Ipip => (0, inner),
+            TunnelKind::Direct => return Ok(()),
         };
         let far = SocketAddr::new(self.lab.bed.plan(node).address().into(), port);
         let receiver = within(to.netns.path(), || UdpSocket::bind(("0.0.0.0", 9009)))?
@@ -241,8 +244,10 @@ impl<'a> Checks<'a> {
             .set_read_timeout(Some(Duration::from_millis(300)))
             .map_err(LabError::socket("UDP receiver"))?;
         let before = self.lab.drops(node, "unknown-peer")?;
-        within(outside.path(), || {
-            UdpSocket::bind(("0.0.0.0", port)).and_then(|s| s.send_to(&datagram, far))
+        within(outside.path(), || match port {
+            0 => Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(4)))
+                .and_then(|s| s.send_to(&datagram, &far.into())),
+            port => UdpSocket::bind(("0.0.0.0", port)).and_then(|s| s.send_to(&datagram, far)),
         })?
         .map_err(LabError::socket("tunnel packet"))?;
         let silent = receiver.recv(&mut [0; 64]).is_err();

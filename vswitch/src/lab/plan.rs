@@ -12,7 +12,7 @@ pub enum TunnelKind {
     Vxlan,
     /// flannel's UDP backend: one bare IPv4 packet per datagram, port 8285.
     Udp,
-    /// IP in IP, protocol 4.
+    /// IP in IPv4, protocols 4 and 41.
     Ipip,
     /// No tunnel: plain routes between the nodes.
     Direct,
@@ -29,9 +29,9 @@ impl TunnelKind {
         }
     }
 
-    /// Whether pods of different nodes reach each other over IPv6. flannel's UDP backend and IP-in-IP carry IPv4 only.
+    /// Whether pods of different nodes reach each other over IPv6. flannel's UDP backend carries IPv4 only.
     pub fn carries_v6(self) -> bool {
-        matches!(self, TunnelKind::Vxlan | TunnelKind::Direct)
+        self != TunnelKind::Udp
     }
 }
 
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn the_daemon_accepts_the_configuration() {
         let nodes = [NodePlan { n: 1 }, NodePlan { n: 2 }, NodePlan { n: 3 }];
-        for kind in [TunnelKind::Vxlan, TunnelKind::Udp, TunnelKind::Direct] {
+        for kind in [TunnelKind::Vxlan, TunnelKind::Udp, TunnelKind::Ipip, TunnelKind::Direct] {
             let text = nodes[1].config(kind, Path::new("/tmp/x"), "eth0", &nodes, Some(Path::new("/tmp/m")));
             let config = control::config::Config::load(&text, &control::config::Machine::unknown()).unwrap();
             assert_eq!(config.node.address, Some(nodes[1].address()));

@@ -54,6 +54,15 @@ pub fn allow_fragments(socket: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
     }
 }
 
+/// Sends as large as the first link takes, whatever the kernel knows of the path (`IP_PMTUDISC_PROBE`): DF is the
+/// caller's on a raw socket, and always set on a UDP one. IPv4.
+///
+/// # Errors
+/// When it is no IPv4 socket.
+pub fn probe_path(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_int(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
+}
+
 /// Who is at the other end of a Unix socket, as it was when it connected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PeerCred {

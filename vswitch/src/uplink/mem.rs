@@ -6,12 +6,13 @@
 //! nothing.
 
 use std::collections::VecDeque;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use encap::Frame;
+use encap::{Form, Frame};
 
+use super::pieces::Cursor;
 use super::{RecvMeta, SendReport, Train, UplinkIo, UplinkTx};
 
 /// One datagram, or several of one size laid end to end.
@@ -146,7 +147,7 @@ impl UplinkIo for MemUplink {
 }
 
 impl UplinkTx for MemUplinkTx {
-    fn send(&mut self, trains: &[Train<'_>]) -> SendReport {
+    fn send(&mut self, form: Form, trains: &[Train<'_>]) -> SendReport {
         let mut report = SendReport::default();
         let (segments, bytes) = self.0.max_train;
         for train in trains {
@@ -154,6 +155,10 @@ impl UplinkTx for MemUplinkTx {
             let whole = train.parts.iter().map(|part| part.len()).sum::<usize>() == train.total;
             if !whole || count as usize > segments || train.total > bytes {
                 report.errors += count;
+                continue;
+            }
+            if form == Form::Ipip {
+                self.send_packets(train, &mut report);
                 continue;
             }
             let sent = lock(&self.0.to_net).push(|datagrams| {
@@ -169,8 +174,37 @@ impl UplinkTx for MemUplinkTx {
         report
     }
 
-    fn max_train(&self) -> (usize, usize) {
+    fn max_train(&self, _: Form) -> (usize, usize) {
         self.0.max_train
+    }
+}
+
+impl MemUplinkTx {
+    /// As the raw socket does it: each inner packet behind an outer header of its own, from 0.0.0.0, which the kernel
+    /// would replace.
+    fn send_packets(&self, train: &Train<'_>, report: &mut SendReport) {
+        let mut cursor = Cursor::new(train.parts);
+        for _ in 0..train.count() {
+            let mut pieces = [IoSlice::new(&[]); 3];
+            let packet = cursor.take(train.seg.max(1), &mut pieces);
+            let pieces = &pieces[..packet.unwrap_or(0)];
+            let len = pieces.iter().map(|p| p.len()).sum();
+            let head = pieces.first().map_or(&[][..], |p| p);
+            let header = match train.dst.ip() {
+                IpAddr::V4(dst) => encap::ipip::header(head, len, Ipv4Addr::UNSPECIFIED, dst),
+                IpAddr::V6(_) => None,
+            };
+            let Some(header) = header else {
+                report.errors += 1;
+                continue;
+            };
+            let sent = lock(&self.0.to_net).push(|datagrams| {
+                (datagrams.addr, datagrams.stride, datagrams.flow_hash) = (*train.dst, 0, train.flow_hash);
+                datagrams.bytes.extend_from_slice(&header);
+                pieces.iter().for_each(|piece| datagrams.bytes.extend_from_slice(piece));
+            });
+            *(if sent { &mut report.sent } else { &mut report.dropped }) += 1;
+        }
     }
 }
 
@@ -178,7 +212,6 @@ impl UplinkTx for MemUplinkTx {
 mod tests {
     use super::*;
     use encap::LARGE;
-    use std::io::IoSlice;
 
     fn addr(n: u8) -> SocketAddr {
         ([192, 168, 77, n], 8472).into()
@@ -190,8 +223,10 @@ mod tests {
         let dst = addr(2);
         let train = |seg, parts| Train { dst: &dst, flow_hash: 9, seg, total: 7, parts };
         let parts = [IoSlice::new(b"abc"), IoSlice::new(b"d"), IoSlice::new(b"efg")];
-        let report =
-            tx.send(&[train(2, &parts), train(7, &parts), train(3, &parts), train(1, &parts), train(7, &[])]);
+        let report = tx.send(
+            Form::Vxlan,
+            &[train(2, &parts), train(7, &parts), train(3, &parts), train(1, &parts), train(7, &[])],
+        );
         assert_eq!((report.sent, report.dropped, report.errors), (4 + 1, 3, 7 + 1));
         let first = wire.recv().unwrap();
         assert_eq!((first.addr, first.flow_hash), (dst, 9));

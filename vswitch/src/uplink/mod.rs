@@ -1,17 +1,22 @@
 //! The uplink: how packets reach the other nodes.
 //!
-//! [`UplinkIo`] receives, [`UplinkTx`] sends; a worker owns one of each and shares neither. UDP sockets ([`udp`])
-//! carry VXLAN and flannel's UDP mode; the uplink TAP ([`tap`]) is a faster way out for VXLAN super-frames, on devices
+//! [`UplinkIo`] receives, [`UplinkTx`] sends; a worker owns those it uses and shares none. UDP sockets ([`udp`])
+//! carry VXLAN and flannel's UDP mode, raw sockets ([`ipip`]) IP in IP; the uplink TAP ([`tap`]) is a faster way out for VXLAN super-frames, on devices
 //! that segment inside a tunnel. Nothing here blocks, allocates per packet or looks into a packet.
 
+pub mod ipip;
 pub mod mem;
+mod pieces;
 pub mod tap;
 pub mod udp;
 
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::{BorrowedFd, RawFd};
 
-use encap::Frame;
+use encap::{Form, Frame};
+
+use crate::sys::mmsg::RecvBatch;
 
 /// What came with one received buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,6 +44,61 @@ pub trait UplinkIo {
     /// # Errors
     /// What the socket says.
     fn rx(&mut self, bufs: &mut [Frame], meta: &mut [RecvMeta]) -> io::Result<usize>;
+}
+
+/// A receiving socket as a worker gets it.
+pub struct Uplink {
+    /// How what it receives is read.
+    pub form: Form,
+    /// It.
+    pub rx: Box<dyn UplinkIo + Send>,
+    /// The descriptor to wait on.
+    pub fd: RawFd,
+}
+
+impl Uplink {
+    /// Buffers that one receive call uses well.
+    #[must_use]
+    pub fn buffers(&self) -> usize {
+        match self.form {
+            // Each takes a train of up to 64 datagrams.
+            Form::Vxlan | Form::Udp => 8,
+            Form::Ipip => ipip::RECV_BATCH,
+        }
+    }
+}
+
+/// Fills `bufs` from a socket: what [`UplinkIo::rx`] says.
+fn receive(
+    batch: &mut RecvBatch,
+    socket: BorrowedFd<'_>,
+    bufs: &mut [Frame],
+    meta: &mut [RecvMeta],
+) -> io::Result<usize> {
+    let most = bufs.len().min(meta.len());
+    let room = bufs.iter_mut().take(most).map(|frame| {
+        frame.reset();
+        frame.spare_mut()
+    });
+    let result = batch.recv(socket, room, |i, got| {
+        let len = if got.truncated { 0 } else { got.len };
+        meta[i] = RecvMeta { addr: got.addr, len, stride: got.stride };
+    });
+    match result {
+        Ok(count) => {
+            for (frame, meta) in bufs.iter_mut().zip(meta).take(count) {
+                frame.set_len(meta.len);
+            }
+            Ok(count)
+        }
+        Err(err) if err.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        Err(err) => Err(err),
+    }
+}
+
+/// The kernel has no room now.
+fn is_full(err: &io::Error) -> bool {
+    matches!(err.raw_os_error(), Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM))
 }
 
 /// An outgoing train: datagrams of one size to one peer, laid end to end in `parts`; only the last may be shorter.
@@ -78,11 +138,12 @@ pub struct SendReport {
 
 /// The sending half of an uplink. One owner.
 pub trait UplinkTx {
-    /// Sends the trains; those of one flow in order. Never fails as a whole: the report says what became of them.
-    fn send(&mut self, trains: &[Train<'_>]) -> SendReport;
+    /// Sends the trains, which are of this form; those of one flow in order. Never fails as a whole: the report says
+    /// what became of them. Datagrams of [`Form::Ipip`] are inner packets; their outer header is added here.
+    fn send(&mut self, form: Form, trains: &[Train<'_>]) -> SendReport;
 
-    /// What one train may hold: datagrams (1 where the kernel cannot segment) and bytes.
-    fn max_train(&self) -> (usize, usize);
+    /// What one train of this form may hold: datagrams (1 where nobody segments) and bytes.
+    fn max_train(&self, form: Form) -> (usize, usize);
 
     /// Sends an inner super-frame as one, for the host's stack or a device below to segment; false when this uplink
     /// cannot, or not this frame: then send its segments as a train.

@@ -124,25 +124,7 @@ impl UdpRx {
 
 impl UplinkIo for UdpRx {
     fn rx(&mut self, bufs: &mut [Frame], meta: &mut [RecvMeta]) -> io::Result<usize> {
-        let most = bufs.len().min(meta.len());
-        let room = bufs.iter_mut().take(most).map(|frame| {
-            frame.reset();
-            frame.spare_mut()
-        });
-        let result = self.batch.recv(self.socket.as_fd(), room, |i, got| {
-            let len = if got.truncated { 0 } else { got.len };
-            meta[i] = RecvMeta { addr: got.addr, len, stride: got.stride };
-        });
-        match result {
-            Ok(count) => {
-                for (frame, meta) in bufs.iter_mut().zip(meta).take(count) {
-                    frame.set_len(meta.len);
-                }
-                Ok(count)
-            }
-            Err(err) if err.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            Err(err) => Err(err),
-        }
+        super::receive(&mut self.batch, self.socket.as_fd(), bufs, meta)
     }
 }
 

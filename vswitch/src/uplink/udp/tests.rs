@@ -6,7 +6,7 @@ use encap::LARGE;
 use super::*;
 use crate::sys::netlink::Netlink;
 use crate::sys::netns;
-use crate::uplink::{SendReport, Train, UplinkTx};
+use crate::uplink::{SendReport, Train};
 
 fn frames(n: usize) -> (Vec<Frame>, Vec<RecvMeta>) {
     ((0..n).map(|_| Frame::with_capacity(LARGE)).collect(), vec![RecvMeta::default(); n])

@@ -10,7 +10,8 @@ use socket2::{SockFilter, Socket};
 use super::{UdpError, UdpRx, configure, open};
 use crate::sys::mmsg::{Message, SendBatch};
 use crate::sys::sockopt;
-use crate::uplink::{SendReport, Train, UplinkTx};
+use crate::uplink::pieces::Cursor;
+use crate::uplink::{SendReport, Train, is_full};
 
 /// Trains one call sends; more are sent in several calls.
 const SEND_BATCH: usize = 64;
@@ -117,8 +118,9 @@ impl UdpTx {
     }
 }
 
-impl UplinkTx for UdpTx {
-    fn send(&mut self, trains: &[Train<'_>]) -> SendReport {
+impl UdpTx {
+    /// Sends the trains; those of one flow in order. The report says what became of them.
+    pub fn send(&mut self, trains: &[Train<'_>]) -> SendReport {
         let mut report = SendReport::default();
         for trains in trains.chunks(SEND_BATCH) {
             for v6 in [false, true] {
@@ -148,7 +150,9 @@ impl UplinkTx for UdpTx {
         report
     }
 
-    fn max_train(&self) -> (usize, usize) {
+    /// What one train may hold: datagrams (1 where the kernel cannot segment) and bytes.
+    #[must_use]
+    pub fn max_train(&self) -> (usize, usize) {
         let bytes = if self.v6.is_empty() { MAX_BYTES_V4 } else { MAX_BYTES_V6 };
         (if self.segments { MAX_SEGMENTS } else { 1 }, bytes)
     }
@@ -222,7 +226,7 @@ fn alone<'t>(trains: impl Iterator<Item = &'t Train<'t>>) -> usize {
 
 /// Sends a train's datagrams one at a time, out of the train's own pieces.
 fn one_by_one(batch: &mut SendBatch, socket: &Socket, train: &Train<'_>, report: &mut SendReport) {
-    let mut cursor = Cursor { parts: train.parts, at: 0 };
+    let mut cursor = Cursor::new(train.parts);
     for _ in 0..train.count() {
         let mut pieces = [IoSlice::new(&[]); MAX_PIECES];
         let Some(count) = cursor.take(train.seg, &mut pieces) else {
@@ -235,42 +239,5 @@ fn one_by_one(batch: &mut SendBatch, socket: &Socket, train: &Train<'_>, report:
             Err(err) if is_full(&err) => report.dropped += 1,
             Err(_) => report.errors += 1,
         }
-    }
-}
-
-fn is_full(err: &io::Error) -> bool {
-    matches!(err.raw_os_error(), Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM))
-}
-
-/// Where in a train's pieces the next datagram begins.
-struct Cursor<'a> {
-    parts: &'a [IoSlice<'a>],
-    at: usize,
-}
-
-impl<'a> Cursor<'a> {
-    /// Moves past the next `bytes` bytes and puts them into `pieces`, as many as it takes; `None` when they do not
-    /// fit there.
-    fn take(&mut self, mut bytes: usize, pieces: &mut [IoSlice<'a>; MAX_PIECES]) -> Option<usize> {
-        let mut count = 0;
-        while bytes > 0
-            && let Some((part, rest)) = self.parts.split_first()
-        {
-            let part: &'a [u8] = part;
-            let left = &part[self.at..];
-            let now = left.len().min(bytes);
-            if now > 0 {
-                if let Some(piece) = pieces.get_mut(count) {
-                    *piece = IoSlice::new(&left[..now]);
-                }
-                count += 1;
-            }
-            bytes -= now;
-            self.at += now;
-            if self.at == part.len() {
-                (self.parts, self.at) = (rest, 0);
-            }
-        }
-        (count <= MAX_PIECES).then_some(count)
     }
 }
