@@ -150,10 +150,6 @@ impl Peer {
         }
     }
 
-    pub(crate) fn sessions_mut(&mut self) -> impl Iterator<Item = &mut Session> {
-        std::iter::once(&mut self.main).chain(self.incoming.as_mut())
-    }
-
     pub(crate) fn is_established(&self) -> bool {
         self.main.state == State::Established
     }

@@ -68,10 +68,10 @@ mod tests {
         for message in [&[1, 2, 3][..], &[4], &[5, 6]] {
             queue.push(message.into());
         }
-        let mut got = Vec::new();
+        let mut got = Vec::<u8>::new();
         for take in [2, 1, 2, 1] {
             let all: Vec<u8> = queue.slices().flatten().copied().collect();
-            got.extend(&all[..take]);
+            got.extend_from_slice(&all[..take]);
             queue.consume(take);
         }
         assert_eq!(got, [1, 2, 3, 4, 5, 6]);

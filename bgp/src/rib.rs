@@ -46,11 +46,11 @@ use crate::msg::update_out::Bytes;
 
 /// A peer, or ourselves.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct PeerId(pub(crate) u32);
+pub(crate) struct PeerId(pub(crate) u32);
 
 impl PeerId {
     /// Whose routes are announced here.
-    pub const LOCAL: PeerId = PeerId(0);
+    pub(crate) const LOCAL: PeerId = PeerId(0);
 
     pub(crate) fn index(self) -> usize {
         self.0 as usize

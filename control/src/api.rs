@@ -99,6 +99,12 @@ pub enum Request {
     },
     /// What would happen to a packet. Reply: [`TraceReport`].
     Trace(Trace),
+    /// BGP neighbours and routes. Reply: [`BgpReport`].
+    Bgp {
+        /// What is asked.
+        #[serde(default)]
+        query: BgpQuery,
+    },
     /// The configuration in force. Reply: [`ConfigReport`].
     Config,
 }
@@ -292,7 +298,9 @@ impl ApiError {
     }
 }
 
+mod bgp;
 mod report;
+pub use bgp::*;
 pub use report::*;
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ pub mod names {
     pub const UPLINK_TAP: &str = "uplink-tap";
     /// Prefix of the tunnel's receiving sockets; a number follows.
     pub const UPLINK: &str = "uplink:";
+    /// Prefix of the BGP listeners; a number follows.
+    pub const BGP: &str = "bgp:";
     /// Prefix of pods' TAPs; the attachment's key follows.
     pub const PORT: &str = "port:";
 }

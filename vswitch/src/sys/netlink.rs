@@ -8,6 +8,7 @@ mod addr;
 mod error;
 mod link;
 mod monitor;
+mod multi;
 mod neigh;
 mod route;
 
@@ -23,6 +24,7 @@ pub use self::addr::Addr;
 pub use self::error::{NetlinkError, Operand};
 pub use self::link::{Link, LinkChange};
 pub use self::monitor::{Event, Groups, Monitor};
+pub use self::multi::{LEARNED, LearnedRoute};
 pub use self::neigh::Neighbour;
 pub use self::route::{MAIN_TABLE, PROTOCOL, Route, RouteFilter, RouteKind};
 

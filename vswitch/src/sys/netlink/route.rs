@@ -210,6 +210,21 @@ fn message(route: &Route) -> RouteMessage {
     message
 }
 
+/// The destination a message speaks of.
+pub(super) fn destination(message: &RouteMessage) -> Option<IpNet> {
+    let length = message.header.destination_prefix_length;
+    let to = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(to) => ip(to),
+        _ => None,
+    });
+    let any = match message.header.address_family {
+        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => return None,
+    };
+    IpNet::new(to.unwrap_or(any), length).ok()
+}
+
 /// The route a message speaks of; none for a cached exception or a family we do not know.
 pub(super) fn route(message: &RouteMessage) -> Option<Route> {
     let header = &message.header;

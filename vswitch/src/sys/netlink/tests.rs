@@ -223,3 +223,37 @@ fn more_routes_than_one_datagram_holds_are_all_listed() {
         assert_eq!(nl.routes(RouteFilter::OURS).unwrap().len(), 2000);
     });
 }
+
+#[test]
+fn learned_routes_come_and_go_in_bulk() {
+    with_veth(|nl, a| {
+        nl.add_address(a, "10.9.0.1/24".parse().unwrap(), false, false).unwrap();
+        nl.add_address(a, "fd99::1/64".parse().unwrap(), false, false).unwrap();
+        let hop = |text: &str| (text.parse().unwrap(), a);
+        let net = |i: u32| -> ipnet::IpNet {
+            ipnet::IpNet::new(std::net::Ipv4Addr::from(0x1400_0000 + (i << 8)).into(), 24).unwrap()
+        };
+        let mut routes: Vec<LearnedRoute> =
+            (0..3000).map(|i| LearnedRoute { dst: net(i), hops: vec![hop("10.9.0.2")] }).collect();
+        routes[7].hops.push(hop("10.9.0.3"));
+        routes[9].hops = vec![hop("10.77.0.1")];
+        routes.push(LearnedRoute { dst: "fd00:5::/64".parse().unwrap(), hops: vec![hop("fd99::2"), hop("fd99::3")] });
+        let refused = nl.set_learned(&routes).unwrap();
+        assert_eq!(refused.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [9], "no link reaches 10.77.0.1");
+        let all = ip("route show proto 119");
+        assert_eq!(all.lines().filter(|l| l.starts_with("20.")).count(), 2999);
+        assert!(all.contains("20.0.0.0/24 via 10.9.0.2 dev a metric 1024"), "{all}");
+        let two = ip("route show 20.0.7.0/24");
+        assert!(two.contains("nexthop via 10.9.0.2") && two.contains("nexthop via 10.9.0.3"), "{two}");
+        let six = ip("-6 route show fd00:5::/64");
+        assert!(six.contains("fd99::2") && six.contains("fd99::3"), "{six}");
+        assert_eq!(nl.learned().unwrap().len(), 3000);
+        assert!(nl.routes(RouteFilter::OURS).unwrap().iter().all(|r| r.dst != net(0)), "not among the others");
+        // Another way, then none; what was never there is no failure.
+        routes[0].hops = vec![hop("10.9.0.9")];
+        routes[1..].iter_mut().for_each(|r| r.hops.clear());
+        assert!(nl.set_learned(&routes).unwrap().is_empty());
+        assert_eq!(nl.learned().unwrap(), [net(0)]);
+        assert!(ip("route show 20.0.0.0/24").contains("via 10.9.0.9"));
+    });
+}

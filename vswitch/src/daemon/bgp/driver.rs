@@ -1,0 +1,466 @@
+//! The speaker's thread: its sockets and its clock.
+//!
+//! ```text
+//!  sockets ─► Speaker ─► routes of pods ──► mailbox ──► control thread ──► tables
+//!  control ─► (commands)  └► other routes ─► kernel
+//! ```
+//!
+//! One thread, one poll. Routes go to the control thread through a mailbox in which the latest word about a prefix wins,
+//! so a neighbour that flaps faster than tables are made costs no memory, and nobody waits for anybody. The thread never
+//! touches a packet.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bgp::attr::Attributes;
+use bgp::speaker::{ConnId, Event, LocalRoute, Output, Speaker};
+use crossbeam::channel::{Receiver, Sender, TrySendError};
+use ipnet::IpNet;
+use mio::net::TcpListener;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use super::conn::{self, Conn};
+use super::kernel::Kernel;
+use super::report;
+use super::settings::{Scope, Settings};
+use crate::daemon::Event as ToControl;
+use control::api::{BgpQuery, BgpReport};
+
+const WAKE: Token = Token(usize::MAX);
+/// Connections' tokens begin here; listeners' are below.
+const CONNS: usize = 1 << 10;
+/// Bytes read from one connection before others have their turn.
+const READ: usize = 256 << 10;
+/// How soon a full control thread is told again.
+const NAG: Duration = Duration::from_millis(10);
+
+/// What the control thread wants.
+pub(super) enum Command {
+    /// Another configuration.
+    Configure(Box<Settings>),
+    /// These, and no others, are announced as ours.
+    Announce(Vec<IpNet>),
+    /// A question, and where the answer goes.
+    Report(BgpQuery, Sender<BgpReport>),
+    /// End all sessions; answered when they are.
+    Stop(Sender<()>),
+}
+
+/// Routes for the control thread that it has not taken yet.
+#[derive(Default)]
+pub(super) struct Mailbox {
+    routes: Mutex<Waiting>,
+}
+
+/// What waits.
+#[derive(Default)]
+pub(super) struct Waiting {
+    /// Prefix to next hops; none = no longer learned.
+    pub(super) routes: BTreeMap<IpNet, Option<Vec<IpAddr>>>,
+    /// After these, whatever is from before a restart and was not told again is gone.
+    pub(super) settled: bool,
+    /// The control thread has been told that something waits.
+    told: bool,
+}
+
+impl Mailbox {
+    fn with<T>(&self, f: impl FnOnce(&mut Waiting) -> T) -> T {
+        f(&mut self.routes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Everything that waits.
+    pub(super) fn take(&self) -> Waiting {
+        self.with(std::mem::take)
+    }
+}
+
+/// The thread's state.
+pub(super) struct Driver {
+    speaker: Speaker,
+    scope: Scope,
+    poll: Poll,
+    listeners: Vec<TcpListener>,
+    keys: BTreeMap<IpNet, String>,
+    conns: HashMap<ConnId, Conn>,
+    /// Those with bytes left to read.
+    ready: VecDeque<ConnId>,
+    announced: Vec<IpNet>,
+    /// Everything learned, to be sorted anew when the scope changes.
+    learned: HashMap<IpNet, Box<[IpAddr]>>,
+    kernel: Kernel,
+    mailbox: Arc<Mailbox>,
+    commands: Receiver<Command>,
+    control: Sender<ToControl>,
+    buffer: Vec<u8>,
+    stop: bool,
+}
+
+/// What a driver is made of.
+pub(super) struct Parts {
+    pub(super) speaker: Speaker,
+    pub(super) scope: Scope,
+    pub(super) listeners: Vec<TcpListener>,
+    /// Routes of before are in force until neighbours have told theirs again.
+    pub(super) restarting: bool,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) commands: Receiver<Command>,
+    pub(super) control: Sender<ToControl>,
+}
+
+impl Driver {
+    /// A driver and what wakes it.
+    ///
+    /// # Errors
+    /// When the kernel gives no poll.
+    pub(super) fn new(parts: Parts) -> io::Result<(Driver, Arc<Waker>)> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+        let mut driver = Driver {
+            speaker: parts.speaker,
+            scope: parts.scope,
+            poll,
+            listeners: parts.listeners,
+            keys: BTreeMap::new(),
+            conns: HashMap::new(),
+            ready: VecDeque::new(),
+            announced: Vec::new(),
+            learned: HashMap::new(),
+            kernel: Kernel::default(),
+            mailbox: parts.mailbox,
+            commands: parts.commands,
+            control: parts.control,
+            buffer: vec![0; 64 << 10],
+            stop: false,
+        };
+        for (i, listener) in driver.listeners.iter_mut().enumerate() {
+            driver.poll.registry().register(listener, Token(i), Interest::READABLE)?;
+        }
+        driver.set_keys();
+        driver.kernel.take_up();
+        if !parts.restarting {
+            driver.kernel.sift();
+        }
+        Ok((driver, waker))
+    }
+
+    /// Serves until told to stop.
+    pub(super) fn run(mut self) {
+        let mut events = Events::with_capacity(256);
+        while !self.stop {
+            self.work();
+            if let Err(err) = self.poll.poll(&mut events, self.patience())
+                && err.kind() != io::ErrorKind::Interrupted
+            {
+                tracing::error!(%err, "BGP has no sockets any more");
+                return;
+            }
+            let now = Instant::now();
+            for event in &events {
+                match event.token() {
+                    WAKE => {}
+                    Token(at) if at < CONNS => self.accept(at, now),
+                    Token(at) => {
+                        let conn = ConnId((at - CONNS) as u64);
+                        if event.is_writable() {
+                            self.writable(conn, now);
+                        }
+                        if (event.is_readable() || event.is_read_closed()) && !self.ready.contains(&conn) {
+                            self.ready.push_back(conn);
+                        }
+                    }
+                }
+            }
+            for _ in 0..self.ready.len() {
+                if let Some(conn) = self.ready.pop_front()
+                    && self.read(conn, now)
+                {
+                    self.ready.push_back(conn);
+                }
+            }
+            while let Ok(command) = self.commands.try_recv() {
+                self.obey(command, now);
+            }
+            self.speaker.tick(now);
+        }
+    }
+
+    /// How long nothing need be done.
+    fn patience(&self) -> Option<Duration> {
+        if !self.ready.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let now = Instant::now();
+        let due = self.speaker.deadline().map(|at| at.saturating_duration_since(now));
+        let nag = self.mailbox.with(|w| (!w.told && w.waits()).then_some(NAG));
+        let kernel = self.kernel.next().map(|at| at.saturating_duration_since(now));
+        [due, nag, kernel].into_iter().flatten().min()
+    }
+
+    fn obey(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::Configure(settings) => {
+                let Settings { config, scope } = *settings;
+                if let Err(err) = self.speaker.configure(config, now) {
+                    tracing::error!(%err, "the BGP configuration stays as it was");
+                    return;
+                }
+                self.set_keys();
+                if scope != self.scope {
+                    self.scope = scope;
+                    self.sort_anew();
+                }
+            }
+            Command::Announce(nets) => self.announce(nets),
+            Command::Report(query, reply) => {
+                // Whoever asked may have gone.
+                let _ = reply.send(report::answer(&self.speaker, &query, now));
+            }
+            Command::Stop(done) => {
+                let mut config = self.speaker.config().clone();
+                config.peers.clear();
+                config.dynamic.clear();
+                // A configuration without peers is possible where one with them was.
+                let _ = self.speaker.configure(config, now);
+                self.work();
+                self.kernel.clear();
+                self.stop = true;
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn announce(&mut self, nets: Vec<IpNet>) {
+        for gone in self.announced.iter().filter(|net| !nets.contains(net)) {
+            self.speaker.withdraw(*gone);
+        }
+        for net in nets.iter().filter(|net| !self.announced.contains(net)) {
+            let unspecified = match net {
+                IpNet::V4(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+                IpNet::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+            };
+            self.speaker.announce(*net, LocalRoute { attributes: Attributes::new(unspecified) });
+        }
+        self.announced = nets;
+    }
+
+    /// Does what the speaker wants done.
+    fn work(&mut self) {
+        while let Some(output) = self.speaker.output() {
+            let now = Instant::now();
+            match output {
+                Output::Connect { conn, to, from, options } => match conn::dial(to, from, &options) {
+                    Ok(made) => self.keep(conn, made, now),
+                    Err(err) => {
+                        tracing::debug!(%to, %err, "BGP neighbour cannot be dialled");
+                        self.speaker.closed(conn, now);
+                    }
+                },
+                Output::Close { conn, farewell } => {
+                    if let Some(mut gone) = self.conns.remove(&conn) {
+                        // Once: a neighbour that takes nothing more is not waited for.
+                        let _ = gone.write(std::iter::once(farewell.as_slice()));
+                        let _ = self.poll.registry().deregister(&mut gone.stream);
+                    }
+                }
+                Output::Write { conn } => self.flush(conn, now),
+                Output::Fib(change) => {
+                    let hops: Option<Box<[IpAddr]>> =
+                        change.route.map(|route| route.hops.iter().map(|hop| hop.addr).collect());
+                    self.learn(change.net, hops);
+                }
+                // Next hops are taken for reachable: the kernel's routes say how.
+                Output::Resolve { .. } | Output::Forget { .. } => {}
+                Output::Event(event) => self.tell(event),
+            }
+        }
+        self.kernel.flush();
+        self.notify();
+    }
+
+    fn keep(&mut self, id: ConnId, mut conn: Conn, now: Instant) {
+        let token = Token(CONNS + id.0 as usize);
+        let both = Interest::READABLE | Interest::WRITABLE;
+        match self.poll.registry().register(&mut conn.stream, token, both) {
+            Ok(()) => drop(self.conns.insert(id, conn)),
+            Err(_) => self.speaker.closed(id, now),
+        }
+    }
+
+    fn accept(&mut self, at: usize, now: Instant) {
+        while let Some(Ok((stream, remote))) = self.listeners.get(at).map(TcpListener::accept) {
+            let Ok(local) = stream.local_addr() else { continue };
+            // Who is not taken is closed by being dropped; the speaker tells why.
+            let Ok((id, options)) = self.speaker.incoming(remote, local.ip(), now) else { continue };
+            match conn::welcome(stream, remote.ip(), &options) {
+                Ok(conn) => self.keep(id, conn, now),
+                Err(err) => {
+                    tracing::warn!(%remote, %err, "a BGP connection's options");
+                    self.speaker.closed(id, now);
+                }
+            }
+        }
+    }
+
+    fn writable(&mut self, id: ConnId, now: Instant) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if conn.dialling {
+            let failed = !matches!(conn.stream.take_error(), Ok(None));
+            match conn.stream.local_addr() {
+                // Not yet: the event was of another kind.
+                _ if !failed && conn.stream.peer_addr().is_err() => return,
+                Ok(local) if !failed => {
+                    conn.dialling = false;
+                    self.speaker.connected(id, local.ip(), now);
+                }
+                _ => return self.gone(id, now),
+            }
+        }
+        self.flush(id, now);
+    }
+
+    fn flush(&mut self, id: ConnId, now: Instant) {
+        loop {
+            let Some(conn) = self.conns.get_mut(&id).filter(|c| !c.dialling) else { return };
+            let mut unsent = self.speaker.unsent(id).peekable();
+            if unsent.peek().is_none() {
+                return;
+            }
+            match conn.write(unsent) {
+                Ok(n) => self.speaker.sent(id, n, now),
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => return self.gone(id, now),
+            }
+        }
+    }
+
+    /// Reads a connection for its turn; true when there may be more.
+    fn read(&mut self, id: ConnId, now: Instant) -> bool {
+        let mut taken = 0;
+        while taken < READ {
+            let Some(conn) = self.conns.get_mut(&id).filter(|c| !c.dialling) else { return false };
+            match conn.read(&mut self.buffer) {
+                Ok(0) => {
+                    self.gone(id, now);
+                    return false;
+                }
+                Ok(n) => {
+                    taken += n;
+                    self.speaker.received(id, &self.buffer[..n], now);
+                }
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(_) => {
+                    self.gone(id, now);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn gone(&mut self, id: ConnId, now: Instant) {
+        if let Some(mut conn) = self.conns.remove(&id) {
+            let _ = self.poll.registry().deregister(&mut conn.stream);
+        }
+        self.speaker.closed(id, now);
+    }
+
+    /// Keys of neighbours that will dial, on the listeners of their family.
+    fn set_keys(&mut self) {
+        let wanted: BTreeMap<IpNet, String> =
+            self.speaker.listen_keys().map(|(net, password)| (net, password.0.clone())).collect();
+        let old = self.keys.keys().filter(|net| !wanted.contains_key(net)).map(|net| (*net, ""));
+        let new = wanted.iter().filter(|(net, key)| self.keys.get(net) != Some(key));
+        for (net, key) in old.chain(new.map(|(net, key)| (*net, key.as_str()))) {
+            let same_family = |l: &&TcpListener| {
+                l.local_addr().is_ok_and(|a| a.is_ipv6() == matches!(net, IpNet::V6(_)))
+            };
+            for listener in self.listeners.iter().filter(same_family) {
+                match crate::sys::tcp::set_md5(listener, net, key.as_bytes()) {
+                    Err(err) if !key.is_empty() => {
+                        tracing::error!(%net, %err, "TCP MD5 key for BGP neighbours");
+                    }
+                    _ => {}
+                }
+            }
+        }
+        self.keys = wanted;
+    }
+
+    /// A prefix is reached otherwise than before.
+    fn learn(&mut self, net: IpNet, hops: Option<Box<[IpAddr]>>) {
+        let before = match &hops {
+            Some(hops) => self.learned.insert(net, hops.clone()),
+            None => self.learned.remove(&net),
+        };
+        let ours = |hops: &Option<Box<[IpAddr]>>| hops.as_ref().map(|hops| self.scope.has(&net, hops));
+        let (was, is) = (ours(&before), ours(&hops));
+        if was == Some(false) && is != Some(false) {
+            self.kernel.set(net, None);
+        }
+        match is {
+            Some(true) => self.post(net, hops.map(Vec::from)),
+            Some(false) => {
+                if was == Some(true) {
+                    self.post(net, None);
+                }
+                self.kernel.set(net, hops);
+            }
+            None if was == Some(true) => self.post(net, None),
+            None => {}
+        }
+    }
+
+    fn post(&self, net: IpNet, hops: Option<Vec<IpAddr>>) {
+        self.mailbox.with(|w| drop(w.routes.insert(net, hops)));
+    }
+
+    /// The scope has changed.
+    fn sort_anew(&mut self) {
+        for (net, hops) in &self.learned {
+            let ours = self.scope.has(net, hops);
+            self.kernel.set(*net, (!ours).then(|| hops.clone()));
+            self.post(*net, ours.then(|| hops.to_vec()));
+        }
+    }
+
+    /// Tells the control thread that there is something in the mailbox.
+    fn notify(&self) {
+        let tell = self.mailbox.with(|w| !w.told && w.waits());
+        if tell {
+            match self.control.try_send(ToControl::Learned) {
+                Ok(()) => self.mailbox.with(|w| w.told = w.waits()),
+                // Told again soon.
+                Err(TrySendError::Full(_)) => {}
+                // The process is ending.
+                Err(TrySendError::Disconnected(_)) => {}
+            }
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        match event {
+            Event::Up { peer } => tracing::info!(target: "bgp", %peer, "session up"),
+            Event::Down { peer, reason, graceful } => {
+                tracing::warn!(target: "bgp", %peer, %reason, graceful, "session down");
+            }
+            Event::MaxPrefixesNear { peer, count } => {
+                tracing::warn!(target: "bgp", %peer, count, "nears its limit of prefixes");
+            }
+            Event::Refused { remote, why } => tracing::debug!(target: "bgp", %remote, %why, "refused"),
+            Event::RestartOver => {
+                tracing::info!(target: "bgp", "all routes are there again");
+                self.kernel.sift();
+                self.mailbox.with(|w| w.settled = true);
+            }
+        }
+    }
+}
+
+impl Waiting {
+    fn waits(&self) -> bool {
+        !self.routes.is_empty() || self.settled
+    }
+}
