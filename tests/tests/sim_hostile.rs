@@ -157,6 +157,7 @@ fn datagrams(random: &mut Random, field: &Field, node: usize, frame: &[u8]) {
     // A raw socket has one packet in a buffer.
     let copies = if field.tunnel == Tunnel::Ipip { 1 } else { 1 + random.below(4) as usize };
     let stride = match random.below(6) {
+        _ if field.tunnel == Tunnel::Ipip => 0,
         0 => random.below(200) as usize,
         _ if copies > 1 => one.len(),
         _ => 0,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use control::api::{DropInfo, Proto, Request, StatusReport, Trace, TraceReport};
+use control::api::{DropInfo, PeerInfo, Proto, Request, StatusReport, Trace, TraceReport};
 use control::client::Client;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
@@ -138,6 +138,14 @@ impl Daemon {
     /// As [`Daemon::ask`].
     pub fn status(&self) -> Result<StatusReport, LabError> {
         self.ask(&Request::Status)
+    }
+
+    /// The other nodes, as it sees them.
+    ///
+    /// # Errors
+    /// As [`Daemon::ask`].
+    pub fn peers(&self) -> Result<Vec<PeerInfo>, LabError> {
+        self.ask(&Request::Peers)
     }
 
     /// Sends a signal to one process of this daemon. Nothing happens when it is gone already.
