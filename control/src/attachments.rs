@@ -125,6 +125,14 @@ pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
+/// Puts `bytes` into the file `name` of the state directory `dir`: after a crash it is the old one or the new one.
+///
+/// # Errors
+/// [`StateError::Io`]; the old content is in place then.
+pub fn keep(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), StateError> {
+    files::replace(dir, name, bytes)
+}
+
 /// An attached pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {

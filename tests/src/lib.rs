@@ -5,5 +5,6 @@
 pub mod leftovers;
 pub mod live;
 pub mod programs;
+pub mod routers;
 pub mod serial;
 pub mod sim;

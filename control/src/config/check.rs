@@ -128,7 +128,7 @@ pub(super) fn check(file: &ConfigFile, machine: &Machine) -> Result<Config, Conf
     let mut pods = Vec::new();
     let network = check_network(&file.network, &mut pods, &mut errors);
     let tunnel = check_tunnel(&file.tunnel, &mut errors);
-    let peers = peers::check(&file.peer, &node, &tunnel, &mut pods, &mut errors);
+    let peers = peers::check(&file.peer, &node, &tunnel, file.bgp.is_some(), &mut pods, &mut errors);
     let metrics = file.metrics.as_ref().and_then(|m| check_listen(m.listen.as_deref(), &mut errors));
     let config = Config { node, network, tunnel, manifests, peers, bgp, metrics };
     if matches!(config.tunnel, Tunnel::Ipip { .. }) && config.node.address.is_none() {

@@ -20,6 +20,7 @@ pub(super) fn check(
     file: &[PeerSection],
     node: &Node,
     tunnel: &Tunnel,
+    bgp: bool,
     pods: &mut Vec<Named>,
     errors: &mut Errors,
 ) -> Vec<Peer> {
@@ -34,7 +35,7 @@ pub(super) fn check(
             Some(name) if is_node_name(name) => format!("peer[{name}]"),
             _ => format!("peer[#{}]", i + 1),
         };
-        peers.push(check_one(section, &label, i, node, tunnel, pods, &mut seen, errors));
+        peers.push(check_one(section, &label, i, node, tunnel, bgp, pods, &mut seen, errors));
     }
     peers
 }
@@ -46,6 +47,7 @@ fn check_one(
     index: usize,
     node: &Node,
     tunnel: &Tunnel,
+    bgp: bool,
     pods: &mut Vec<Named>,
     seen: &mut Seen,
     errors: &mut Errors,
@@ -94,7 +96,8 @@ fn check_one(
 
     let key = format!("{label}.pod-cidrs");
     let texts = file.pod_cidrs.as_deref().unwrap_or_default();
-    if texts.is_empty() {
+    // Where BGP is spoken, it may be left to tell them.
+    if texts.is_empty() && !bgp {
         errors.absent(key.as_str(), Problem::Missing);
     }
     let pod_cidrs = errors.cidrs(&key, texts, pods);

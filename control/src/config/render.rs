@@ -91,7 +91,11 @@ pub(super) fn render(config: &Config) -> String {
         page.line("name", quoted(&peer.name));
         page.text("address", peer.address);
         page.text("address6", peer.address6);
-        page.line("pod-cidrs", list(&peer.pod_cidrs));
+        if peer.pod_cidrs.is_empty() {
+            page.remark("pod-cidrs: as BGP tells");
+        } else {
+            page.line("pod-cidrs", list(&peer.pod_cidrs));
+        }
         page.text("vtep-mac", peer.vtep_mac);
         page.text("tunnel", peer.backend.map(Backend::kind));
     }

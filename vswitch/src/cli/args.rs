@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use control::api::{DEFAULT_SOCKET, Proto, Trace};
+use control::api::{BgpQuery, DEFAULT_SOCKET, Proto, Trace};
 
 /// Looks at the pod network of this node.
 #[derive(Debug, Parser)]
@@ -24,6 +24,36 @@ pub struct Args {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// What is asked of the BGP speaker.
+#[derive(Debug, Subcommand)]
+pub enum BgpWhat {
+    /// The neighbours: state, prefixes, last error.
+    Peers,
+    /// Routes received, which is used, and why.
+    Routes {
+        /// Only prefixes inside this one.
+        #[arg(value_name = "PREFIX")]
+        within: Option<ipnet::IpNet>,
+    },
+    /// Routes sent to a neighbour.
+    Announced {
+        /// Its address.
+        #[arg(value_name = "ADDRESS")]
+        peer: IpAddr,
+    },
+}
+
+impl BgpWhat {
+    /// As the daemon is asked.
+    pub fn query(what: Option<&BgpWhat>) -> BgpQuery {
+        match what {
+            None | Some(BgpWhat::Peers) => BgpQuery::Peers,
+            Some(BgpWhat::Routes { within }) => BgpQuery::Routes { within: *within },
+            Some(BgpWhat::Announced { peer }) => BgpQuery::Announced { peer: *peer },
+        }
+    }
 }
 
 /// What to do.
@@ -54,6 +84,12 @@ pub enum Command {
     },
     /// Cached flows and what is done with them.
     Flows,
+    /// BGP neighbours and their sessions, or routes.
+    Bgp {
+        /// What is asked.
+        #[command(subcommand)]
+        what: Option<BgpWhat>,
+    },
     /// What would happen to a packet of a pod, step by step; exits 1 when it would not arrive.
     Trace(TraceArgs),
     /// Validate a configuration file and print it with every default; needs no daemon.

@@ -7,6 +7,7 @@
 //! of the lab failed); 2 wrong usage; 3 no answer (daemon absent, stuck or refusing, file not readable).
 
 mod args;
+mod bgp;
 mod check;
 mod show;
 mod table;
@@ -17,14 +18,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use control::api::{
-    ConfigReport, DropInfo, EventReport, FlowInfo, PeerInfo, PortInfo, Request, RouteInfo, StatusReport,
-    TraceReport,
+    BgpQuery, BgpReport, ConfigReport, DropInfo, EventReport, FlowInfo, PeerInfo, PortInfo, Request,
+    RouteInfo, StatusReport, TraceReport,
 };
 use control::client::{Client, ClientError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use args::{Args, CheckArgs, Command, Target, TraceArgs};
+pub use args::{Args, BgpWhat, CheckArgs, Command, Target, TraceArgs};
 
 /// How long the daemon is given.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -111,6 +112,14 @@ impl Asker<'_> {
             }
             Command::Policy { pod } => {
                 self.show(&Request::Policy { pod: pod.clone() }, show::policy)?;
+                Ok(0)
+            }
+            Command::Bgp { what } => {
+                let query = BgpWhat::query(what.as_ref());
+                let peers = query == BgpQuery::Peers;
+                self.show(&Request::Bgp { query }, |report: &BgpReport| {
+                    if peers { bgp::peers(report) } else { bgp::routes(report) }
+                })?;
                 Ok(0)
             }
             Command::Config => {

@@ -84,6 +84,7 @@ impl Bgp {
     pub(super) fn start(
         config: &Config,
         fleet: &Fleet,
+        announced: Vec<IpNet>,
         keeper: &KeeperLink,
         held: &mut BTreeMap<String, OwnedFd>,
         control: Sender<Event>,
@@ -99,6 +100,7 @@ impl Bgp {
             speaker,
             scope: settings.scope,
             listeners: listeners(bgp, config, keeper, held)?,
+            announced,
             restarting: kept.is_some(),
             mailbox: Arc::clone(&mailbox),
             commands: inbox,
@@ -229,16 +231,44 @@ impl Daemon {
             return Ok(());
         }
         bgp.unkept.get_or_insert_with(|| Instant::now() + KEEP_AFTER);
-        self.apply_fleet()
+        let fleet = bgp.onto(&self.stored);
+        self.follow(fleet)
+    }
+
+    /// The store says something else about the nodes: the speaker is told, and what it learned stays.
+    ///
+    /// # Errors
+    /// Only what the daemon cannot live with; everything else is a problem of the node.
+    pub(super) fn set_stored(&mut self, stored: Fleet) -> Result<(), DaemonError> {
+        self.stored = stored;
+        let fleet = self.bgp.as_ref().map_or_else(|| self.stored.clone(), |bgp| bgp.onto(&self.stored));
+        let done = self.follow(fleet);
+        if let Some(bgp) = &mut self.bgp {
+            let announced = self.stored.pod_cidrs.iter().chain(&self.former).copied().collect();
+            bgp.follow(&self.config, &self.stored, announced);
+        }
+        done
+    }
+
+    fn follow(&mut self, fleet: Fleet) -> Result<(), DaemonError> {
+        match self.set_fleet(fleet) {
+            Err(err @ DaemonError::Switch(_)) => Err(err),
+            Err(err) => {
+                tracing::error!(err = %chain(&err), "take over the nodes");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     /// What the speaker says to a question.
     pub(super) fn bgp_report(&self, query: BgpQuery) -> Result<BgpReport, ApiError> {
         match &self.bgp {
             Some(bgp) => bgp.ask(query),
-            None => {
-                Err(ApiError::new(code::UNSUPPORTED_FIELD, "no BGP here: the configuration has no [bgp] section"))
-            }
+            None => Err(ApiError::new(
+                code::UNSUPPORTED_FIELD,
+                "no BGP here: the configuration has no [bgp] section",
+            )),
         }
     }
 }

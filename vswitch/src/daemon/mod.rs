@@ -12,6 +12,7 @@
 //! removed after: whatever moment the process dies, the next start finds out what to keep and what to clear away.
 
 pub mod attach;
+mod bgp;
 mod fleet;
 mod guard;
 pub mod keeper;
@@ -117,6 +118,9 @@ pub enum DaemonError {
     /// nftables failed.
     #[error(transparent)]
     Masquerade(#[from] masquerade::MasqueradeError),
+    /// BGP could not be started.
+    #[error(transparent)]
+    Bgp(#[from] bgp::BgpError),
     /// The tunnel's sockets failed.
     #[error(transparent)]
     Uplinks(#[from] uplinks::UplinkError),
@@ -159,6 +163,8 @@ pub enum Event {
     Uplink,
     /// The store's objects may have changed.
     Objects(Changed),
+    /// Routes have been learned or lost.
+    Learned,
     /// Super-frames may, or may no longer, leave whole through the uplink TAP.
     Whole(bool),
     /// TERM or INT.
@@ -190,7 +196,11 @@ pub struct Daemon {
     /// Where sweeping the connection table goes on.
     swept: u32,
     /// What the store said last.
+    /// What the store says of the nodes.
+    stored: Fleet,
+    /// The same with what was learned by BGP: in force.
     fleet: Fleet,
+    bgp: Option<bgp::Bgp>,
     peers: Vec<PeerFacts>,
     /// Addresses of pods outside the node's ranges, which were others when they were attached.
     former: Vec<IpNet>,
@@ -221,7 +231,8 @@ impl Daemon {
     /// Serves events until told to end; true when nobody is to take over.
     fn serve(&mut self, events: &Receiver<Event>) -> Result<bool, DaemonError> {
         loop {
-            let sooner = self.next_events().into_iter().chain(self.guard.next());
+            let bgp = self.bgp.as_ref().and_then(bgp::Bgp::next);
+            let sooner = self.next_events().into_iter().chain(self.guard.next()).chain(bgp);
             let next = sooner.fold(self.upkeep.next(), Instant::min);
             match events.recv_deadline(next) {
                 Ok(Event::Call(call)) => {
@@ -233,6 +244,7 @@ impl Daemon {
                     let _ = reply.send(self.scrape());
                 }
                 Ok(Event::Uplink) => self.look_at_uplink(),
+                Ok(Event::Learned) => self.take_learned()?,
                 Ok(Event::Objects(changed)) => self.reload_objects(&changed)?,
                 Ok(Event::Whole(whole)) => {
                     self.whole = whole;
@@ -241,6 +253,9 @@ impl Daemon {
                 }
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => {
                     self.guard.finish();
+                    if let Some(bgp) = &mut self.bgp {
+                        bgp.stop(&self.config);
+                    }
                     return Ok(true);
                 }
                 Ok(Event::MakeWay) => {
@@ -254,6 +269,9 @@ impl Daemon {
             }
             self.drain_events();
             self.guard.keep();
+            if let Some(bgp) = &mut self.bgp {
+                bgp.keep(&self.config);
+            }
             self.look_after()?;
         }
     }
@@ -273,6 +291,7 @@ impl Daemon {
             Request::Flows => serve::ok(self.flow_infos()),
             Request::Policy { pod } => serve::ok(self.policy_report(pod.as_deref())),
             Request::Events { after } => serve::ok(self.event_report(after)),
+            Request::Bgp { query } => reply(self.bgp_report(query)),
             Request::Trace(t) => reply(self.trace(&t)),
             Request::Config => serve::ok(control::api::ConfigReport { toml: self.config.to_toml() }),
         }

@@ -18,6 +18,7 @@ use crossbeam::channel::{Sender, bounded};
 use policy::conntrack::{Opener, Tuple};
 
 use super::attach::{self, Opened};
+use super::bgp::Bgp;
 use super::guard::Guard;
 use super::keeper::RESTARTS;
 use super::keeper_link::{KeeperLink, names};
@@ -106,6 +107,10 @@ pub(super) fn start(
     if !config.network.masquerade {
         masquerade::remove()?;
     }
+    let announced = fleet.pod_cidrs.iter().chain(&former).copied().collect();
+    let bgp = Bgp::start(&config, &fleet, announced, &keeper, &mut held, events.clone())?;
+    let stored = fleet;
+    let fleet = bgp.as_ref().map_or_else(|| stored.clone(), |bgp| bgp.onto(&stored));
     let conntrack = Arc::new(take_conntrack(&keeper, &mut held, &fleet, &alive)?);
     let node_addrs = fleet::host_addresses(&facts);
     let guard =
@@ -114,7 +119,9 @@ pub(super) fn start(
         switch: Switch::start(uplinks.deal()?, Sizes::default(), conntrack)?,
         uplinks,
         whole: false,
+        stored,
         fleet: fleet.clone(),
+        bgp,
         former,
         masqueraded: None,
         guard,

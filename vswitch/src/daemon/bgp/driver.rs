@@ -103,6 +103,8 @@ pub(super) struct Parts {
     pub(super) speaker: Speaker,
     pub(super) scope: Scope,
     pub(super) listeners: Vec<TcpListener>,
+    /// What is announced as ours from the first message on: a neighbour that kept our routes would else drop them.
+    pub(super) announced: Vec<IpNet>,
     /// Routes of before are in force until neighbours have told theirs again.
     pub(super) restarting: bool,
     pub(super) mailbox: Arc<Mailbox>,
@@ -139,6 +141,7 @@ impl Driver {
             driver.poll.registry().register(listener, Token(i), Interest::READABLE)?;
         }
         driver.set_keys();
+        driver.announce(parts.announced);
         driver.kernel.take_up();
         if !parts.restarting {
             driver.kernel.sift();
@@ -374,9 +377,8 @@ impl Driver {
         let old = self.keys.keys().filter(|net| !wanted.contains_key(net)).map(|net| (*net, ""));
         let new = wanted.iter().filter(|(net, key)| self.keys.get(net) != Some(key));
         for (net, key) in old.chain(new.map(|(net, key)| (*net, key.as_str()))) {
-            let same_family = |l: &&TcpListener| {
-                l.local_addr().is_ok_and(|a| a.is_ipv6() == matches!(net, IpNet::V6(_)))
-            };
+            let same_family =
+                |l: &&TcpListener| l.local_addr().is_ok_and(|a| a.is_ipv6() == matches!(net, IpNet::V6(_)));
             for listener in self.listeners.iter().filter(same_family) {
                 match crate::sys::tcp::set_md5(listener, net, key.as_bytes()) {
                     Err(err) if !key.is_empty() => {

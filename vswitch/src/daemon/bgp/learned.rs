@@ -59,7 +59,9 @@ impl Learned {
         let of = |p: &Peer| p.address.map(IpAddr::V4).into_iter().chain(p.address6.map(IpAddr::V6));
         let mut by_addr: HashMap<IpAddr, usize> = HashMap::new();
         for (i, peer) in all.peers.iter().enumerate() {
-            of(peer).for_each(|addr| drop(by_addr.entry(addr).or_insert(i)));
+            for addr in of(peer) {
+                by_addr.entry(addr).or_insert(i);
+            }
         }
         let stored = all.peers.iter().flat_map(|p| &p.pod_cidrs);
         let taken: HashSet<IpNet> = all.pod_cidrs.iter().chain(stored).map(IpNet::trunc).collect();

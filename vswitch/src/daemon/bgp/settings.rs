@@ -101,10 +101,8 @@ pub(super) fn settings(
     config.cluster_id = bgp.cluster_id;
     config.addresses = own.clone();
     config.next_hop_self = PerFamily::from_fn(|family| if family == Family::Ipv4 { v4 } else { v6 });
-    config.graceful = Some(GracefulConfig {
-        restarting: restarting.then_some(RESTARTING),
-        ..GracefulConfig::default()
-    });
+    config.graceful =
+        Some(GracefulConfig { restarting: restarting.then_some(RESTARTING), ..GracefulConfig::default() });
     for p in &bgp.peers {
         let address = match p.who {
             Neighbour::At(address) => address,
@@ -164,11 +162,7 @@ struct Guard {
 
 impl Guard {
     fn import(&self, allowed: &[IpNet]) -> Inputs {
-        Inputs::Import {
-            within: self.within.clone(),
-            exact: self.exact.clone(),
-            allowed: allowed.to_vec(),
-        }
+        Inputs::Import { within: self.within.clone(), exact: self.exact.clone(), allowed: allowed.to_vec() }
     }
 
     fn export(&self, allowed: &[IpNet], internal: bool) -> Inputs {

@@ -237,7 +237,10 @@ fn learned_routes_come_and_go_in_bulk() {
             (0..3000).map(|i| LearnedRoute { dst: net(i), hops: vec![hop("10.9.0.2")] }).collect();
         routes[7].hops.push(hop("10.9.0.3"));
         routes[9].hops = vec![hop("10.77.0.1")];
-        routes.push(LearnedRoute { dst: "fd00:5::/64".parse().unwrap(), hops: vec![hop("fd99::2"), hop("fd99::3")] });
+        routes.push(LearnedRoute {
+            dst: "fd00:5::/64".parse().unwrap(),
+            hops: vec![hop("fd99::2"), hop("fd99::3")],
+        });
         let refused = nl.set_learned(&routes).unwrap();
         assert_eq!(refused.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [9], "no link reaches 10.77.0.1");
         let all = ip("route show proto 119");
@@ -248,7 +251,10 @@ fn learned_routes_come_and_go_in_bulk() {
         let six = ip("-6 route show fd00:5::/64");
         assert!(six.contains("fd99::2") && six.contains("fd99::3"), "{six}");
         assert_eq!(nl.learned().unwrap().len(), 3000);
-        assert!(nl.routes(RouteFilter::OURS).unwrap().iter().all(|r| r.dst != net(0)), "not among the others");
+        assert!(
+            nl.routes(RouteFilter::OURS).unwrap().iter().all(|r| r.dst != net(0)),
+            "not among the others"
+        );
         // Another way, then none; what was never there is no failure.
         routes[0].hops = vec![hop("10.9.0.9")];
         routes[1..].iter_mut().for_each(|r| r.hops.clear());
