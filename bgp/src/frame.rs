@@ -135,11 +135,19 @@ impl Framer {
 
 /// Writes a message; false when its body is longer than a message may be.
 pub fn emit(kind: Kind, body: &[u8], out: &mut Vec<u8>) -> bool {
-    let Ok(length) = u16::try_from(HEADER + body.len()) else { return false };
+    let fits = emit_header(kind, HEADER + body.len(), out);
+    if fits {
+        out.extend_from_slice(body);
+    }
+    fits
+}
+
+/// Writes the header of a message of `whole` bytes; false when a message cannot be that long.
+pub(crate) fn emit_header(kind: Kind, whole: usize, out: &mut Vec<u8>) -> bool {
+    let Ok(length) = u16::try_from(whole) else { return false };
     out.extend_from_slice(&[0xff; 16]);
     out.extend_from_slice(&length.to_be_bytes());
     out.push(kind as u8);
-    out.extend_from_slice(body);
     true
 }
 
