@@ -1,0 +1,182 @@
+//! Import and export policy: rules in order, the first that matches decides.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::attr::{Attributes, Origin};
+use crate::community::{Community, LargeCommunity};
+
+mod prefix_list;
+#[cfg(test)]
+mod tests;
+
+pub use prefix_list::{PrefixList, PrefixListError};
+
+/// What a rule says about the AS path.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AsPathMatch {
+    /// It is empty: the route started in our own AS.
+    Empty,
+    /// It starts (at its right end) in this AS.
+    Originates(u32),
+    /// It was received from this AS.
+    Neighbor(u32),
+    /// It goes through this AS.
+    Contains(u32),
+    /// It has at least this many ASes, a set counting as one.
+    AtLeast(usize),
+}
+
+impl AsPathMatch {
+    fn matches(&self, attributes: &Attributes) -> bool {
+        let path = &attributes.as_path;
+        match self {
+            AsPathMatch::Empty => path.is_empty(),
+            AsPathMatch::Originates(asn) => path.origin() == Some(*asn),
+            AsPathMatch::Neighbor(asn) => path.neighbor() == Some(*asn),
+            AsPathMatch::Contains(asn) => path.numbers().any(|number| number == *asn),
+            AsPathMatch::AtLeast(least) => path.length() >= *least,
+        }
+    }
+}
+
+/// When a rule applies: when everything it names is so. An empty one always applies.
+#[derive(Clone, Default, Debug)]
+pub struct Match {
+    /// The prefix is on one of these lists; an empty list matches nothing.
+    pub prefixes: Option<PrefixList>,
+    /// The route has one of these communities; none named: no condition.
+    pub communities: Vec<Community>,
+    /// The route has one of these large communities; none named: no condition.
+    pub large_communities: Vec<LargeCommunity>,
+    /// All of these are so.
+    pub as_path: Vec<AsPathMatch>,
+    /// The next hop lies in one of these; none named: no condition.
+    pub next_hops: Vec<IpNet>,
+    /// The origin.
+    pub origin: Option<Origin>,
+}
+
+impl Match {
+    fn applies(&self, net: &IpNet, attributes: &Attributes) -> bool {
+        /// No condition, or one of them is so.
+        fn any<T>(of: &[T], is: impl Fn(&T) -> bool) -> bool {
+            of.is_empty() || of.iter().any(is)
+        }
+        self.prefixes.as_ref().is_none_or(|list| list.contains(net))
+            && any(&self.communities, |c| attributes.has(*c))
+            && any(&self.large_communities, |c| attributes.large_communities.contains(c))
+            && self.as_path.iter().all(|m| m.matches(attributes))
+            && any(&self.next_hops, |n| n.contains(&attributes.next_hop.addr))
+            && self.origin.is_none_or(|origin| origin == attributes.origin)
+    }
+}
+
+/// What an accepting rule changes.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Set {
+    /// LOCAL_PREF.
+    pub local_pref: Option<u32>,
+    /// MULTI_EXIT_DISC.
+    pub med: Option<u32>,
+    /// The next hop.
+    pub next_hop: Option<IpAddr>,
+    /// Communities taken away, before others are added.
+    pub remove_communities: Vec<Community>,
+    /// Communities added.
+    pub add_communities: Vec<Community>,
+    /// Large communities added.
+    pub add_large_communities: Vec<LargeCommunity>,
+    /// An AS put in front of the path, and how many times.
+    pub prepend: Option<(u32, u8)>,
+}
+
+impl Set {
+    /// Does it change nothing?
+    pub fn is_empty(&self) -> bool {
+        *self == Set::default()
+    }
+
+    /// Changes the attributes.
+    pub fn apply(&self, attributes: &mut Attributes) {
+        attributes.local_pref = self.local_pref.or(attributes.local_pref);
+        attributes.med = self.med.or(attributes.med);
+        if let Some(addr) = self.next_hop {
+            attributes.next_hop = addr.into();
+        }
+        if !self.remove_communities.is_empty() || !self.add_communities.is_empty() {
+            let kept = attributes.communities.iter().filter(|c| !self.remove_communities.contains(c));
+            let mut communities: Vec<Community> = kept.chain(&self.add_communities).copied().collect();
+            communities.sort_unstable();
+            communities.dedup();
+            attributes.communities = communities.into();
+        }
+        if !self.add_large_communities.is_empty() {
+            let mut communities = attributes.large_communities.to_vec();
+            communities.extend(&self.add_large_communities);
+            communities.sort_unstable();
+            communities.dedup();
+            attributes.large_communities = communities.into();
+        }
+        if let Some((asn, times)) = self.prepend {
+            attributes.as_path.prepend(asn, times);
+        }
+    }
+}
+
+/// A rule.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// When it applies.
+    pub when: Match,
+    /// What it changes; `None`: it rejects.
+    pub then: Option<Set>,
+}
+
+/// Rules in order, and what happens to a route none of them applies to.
+#[derive(Clone, Default, Debug)]
+pub struct Policy {
+    /// The rules.
+    pub rules: Vec<Rule>,
+    /// Is a route accepted that no rule applies to?
+    pub otherwise: bool,
+}
+
+/// What a policy says about a route.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Not accepted.
+    Reject,
+    /// Accepted as it is.
+    Accept,
+    /// Accepted, with the changes of this rule.
+    Change(usize),
+}
+
+impl Policy {
+    /// Takes everything as it is.
+    pub fn accept_all() -> Policy {
+        Policy { rules: Vec::new(), otherwise: true }
+    }
+
+    /// What it says about this route.
+    pub fn verdict(&self, net: &IpNet, attributes: &Attributes) -> Verdict {
+        match self.rules.iter().enumerate().find(|(_, rule)| rule.when.applies(net, attributes)) {
+            Some((_, Rule { then: None, .. })) => Verdict::Reject,
+            Some((at, Rule { then: Some(set), .. })) if !set.is_empty() => Verdict::Change(at),
+            Some(_) => Verdict::Accept,
+            None if self.otherwise => Verdict::Accept,
+            None => Verdict::Reject,
+        }
+    }
+
+    /// Makes the changes of a verdict.
+    pub fn change(&self, verdict: Verdict, attributes: &mut Attributes) {
+        if let Verdict::Change(at) = verdict
+            && let Some(Rule { then: Some(set), .. }) = self.rules.get(at)
+        {
+            set.apply(attributes);
+        }
+    }
+}
