@@ -11,16 +11,16 @@
 //! ```
 
 /// Bytes of the header.
-pub const HEADER: usize = 19;
+pub(crate) const HEADER: usize = 19;
 /// Longest message, bytes.
-pub const MAX: usize = 4096;
+pub(crate) const MAX: usize = 4096;
 /// Longest message between speakers that agreed on extended messages (RFC 8654), bytes.
-pub const MAX_EXTENDED: usize = 65_535;
+pub(crate) const MAX_EXTENDED: usize = 65_535;
 
 /// The message types.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Opens a session.
     Open = 1,
     /// Announces and withdraws routes.
@@ -53,16 +53,16 @@ impl Kind {
 
 /// One message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Message<'a> {
+pub(crate) struct Message<'a> {
     /// Its type.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// What follows the header.
-    pub body: &'a [u8],
+    pub(crate) body: &'a [u8],
 }
 
 /// The stream cannot be followed any further (RFC 4271 section 6.1). The session ends with this NOTIFICATION.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum FrameError {
+pub(crate) enum FrameError {
     /// The marker is not all ones.
     #[error("connection not synchronized")]
     NotSynchronized,
@@ -76,7 +76,7 @@ pub enum FrameError {
 
 impl FrameError {
     /// Error code and subcode of the NOTIFICATION.
-    pub fn code(self) -> (u8, u8) {
+    pub(crate) fn code(self) -> (u8, u8) {
         match self {
             FrameError::NotSynchronized => (1, 1),
             FrameError::BadLength(_) => (1, 2),
@@ -88,7 +88,7 @@ impl FrameError {
 /// Collects a session's bytes and hands out its messages. Holds at most one message and what came behind it in the same
 /// read, so a peer cannot make it grow.
 #[derive(Debug, Default)]
-pub struct Framer {
+pub(crate) struct Framer {
     bytes: Vec<u8>,
     at: usize,
     extended: bool,
@@ -96,12 +96,12 @@ pub struct Framer {
 
 impl Framer {
     /// Both sides agreed on extended messages (RFC 8654): OPEN and KEEPALIVE stay short.
-    pub fn extended(&mut self, on: bool) {
+    pub(crate) fn extended(&mut self, on: bool) {
         self.extended = on;
     }
 
     /// Takes bytes off the wire. Call [`next`](Self::next) until it gives nothing before the next read.
-    pub fn push(&mut self, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.bytes.drain(..self.at);
         self.at = 0;
         self.bytes.extend_from_slice(bytes);
@@ -112,7 +112,7 @@ impl Framer {
     /// # Errors
     /// What is wrong with the stream; every later call says the same.
     #[expect(clippy::should_implement_trait, reason = "a message borrows the framer")]
-    pub fn next(&mut self) -> Result<Option<Message<'_>>, FrameError> {
+    pub(crate) fn next(&mut self) -> Result<Option<Message<'_>>, FrameError> {
         let rest = &self.bytes[self.at..];
         let Some((header, _)) = rest.split_at_checked(HEADER) else { return Ok(None) };
         if header[..16] != [0xff; 16] {
@@ -134,7 +134,7 @@ impl Framer {
 }
 
 /// Writes a message; false when its body is longer than a message may be.
-pub fn emit(kind: Kind, body: &[u8], out: &mut Vec<u8>) -> bool {
+pub(crate) fn emit(kind: Kind, body: &[u8], out: &mut Vec<u8>) -> bool {
     let fits = emit_header(kind, HEADER + body.len(), out);
     if fits {
         out.extend_from_slice(body);

@@ -10,11 +10,11 @@ use crate::reader::Reader;
 
 /// A prefix, and which of its paths is meant.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Nlri {
+pub(crate) struct Nlri {
     /// The prefix; bits behind its length are zero.
-    pub net: IpNet,
+    pub(crate) net: IpNet,
     /// Path identifier; 0 without ADD-PATH.
-    pub path_id: u32,
+    pub(crate) path_id: u32,
 }
 
 /// Reads a whole field of prefixes; `None` when one is longer than its family allows or runs over the field's end

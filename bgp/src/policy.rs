@@ -144,7 +144,7 @@ pub struct Policy {
 }
 
 /// What a policy says about a route.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Verdict {
     /// Not accepted.
     Reject,

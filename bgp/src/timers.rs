@@ -37,14 +37,6 @@ impl Timers {
         self.0[timer as usize] = None;
     }
 
-    pub(crate) fn runs(&self, timer: Timer) -> bool {
-        self.0[timer as usize].is_some()
-    }
-
-    pub(crate) fn stop_all(&mut self) {
-        self.0 = Default::default();
-    }
-
     /// The next deadline.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.0.iter().flatten().min().copied()

@@ -32,20 +32,20 @@ const EXTENDED: u8 = 255;
 
 /// An OPEN.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Open {
+pub(crate) struct Open {
     /// The sender's AS number, from the capability where there is one. Not 0.
-    pub asn: u32,
+    pub(crate) asn: u32,
     /// The hold time it proposes, seconds: 0 (none) or at least 3.
-    pub hold_time: u16,
+    pub(crate) hold_time: u16,
     /// Its BGP identifier. Not 0.
-    pub router_id: Ipv4Addr,
+    pub(crate) router_id: Ipv4Addr,
     /// What it can do.
-    pub capabilities: Capabilities,
+    pub(crate) capabilities: Capabilities,
 }
 
 /// An OPEN is not acceptable whoever sent it (RFC 4271 section 6.2). The session ends with its [`Notification`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum OpenError {
+pub(crate) enum OpenError {
     /// Not version 4.
     #[error("version {0} is not spoken")]
     Version(u8),

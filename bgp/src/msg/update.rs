@@ -49,7 +49,7 @@ pub(crate) struct Update {
 
 /// The session cannot go on (RFC 4271 section 6.3, as far as RFC 7606 leaves it).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum UpdateError {
+pub(crate) enum UpdateError {
     /// The lengths in the message contradict each other.
     #[error("the lengths in an UPDATE contradict each other")]
     Lengths,

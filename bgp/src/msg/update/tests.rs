@@ -58,7 +58,7 @@ prop_compose! {
         (originator, clusters) in (any::<Option<u32>>(), prop::collection::vec(any::<u32>(), 0..5)),
         unknown in prop::option::of((100u8..=254, prop::collection::vec(any::<u8>(), 0..300))),
     ) -> Attributes {
-        let next_hop: std::net::IpAddr = match family {
+        let next_hop: IpAddr = match family {
             Family::Ipv4 => Ipv4Addr::from_bits(0x0100_0000 | hop >> 8).into(),
             Family::Ipv6 => Ipv6Addr::from_bits(0x2001 << 112 | u128::from(hop)).into(),
         };

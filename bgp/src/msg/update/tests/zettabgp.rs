@@ -67,7 +67,7 @@ fn ours(a: &Attributes) -> BTreeMap<&'static str, String> {
     let mut large: Vec<[u32; 3]> = a.large_communities.iter().map(|c| c.0).collect();
     large.sort_unstable();
     large.dedup();
-    let clusters: Vec<std::net::IpAddr> = a.cluster_list.iter().map(|c| (*c).into()).collect();
+    let clusters: Vec<IpAddr> = a.cluster_list.iter().map(|c| (*c).into()).collect();
     [
         Some(("origin", format!("{:?}", a.origin))),
         Some(("path", a.as_path.to_string())),
@@ -143,16 +143,16 @@ proptest! {
             Family::Ipv4 => {
                 message.attrs.push(BgpAttrItem::NextHop(BgpNextHop { value: attributes.next_hop.addr }));
                 let list = nets.iter().map(|n| match n.addr() {
-                    std::net::IpAddr::V4(a) => BgpAddrV4::new(a, n.prefix_len()),
-                    std::net::IpAddr::V6(_) => unreachable!(),
+                    IpAddr::V4(a) => BgpAddrV4::new(a, n.prefix_len()),
+                    IpAddr::V6(_) => unreachable!(),
                 });
                 message.updates = BgpAddrs::IPV4U(list.collect());
             }
             Family::Ipv6 => {
-                let std::net::IpAddr::V6(hop) = attributes.next_hop.addr else { unreachable!() };
+                let IpAddr::V6(hop) = attributes.next_hop.addr else { unreachable!() };
                 let list = nets.iter().map(|n| match n.addr() {
-                    std::net::IpAddr::V6(a) => BgpAddrV6::new(a, n.prefix_len()),
-                    std::net::IpAddr::V4(_) => unreachable!(),
+                    IpAddr::V6(a) => BgpAddrV6::new(a, n.prefix_len()),
+                    IpAddr::V4(_) => unreachable!(),
                 });
                 let addrs = BgpAddrs::IPV6U(list.collect());
                 message.attrs.push(BgpAttrItem::MPUpdates(BgpMPUpdates { nexthop: BgpAddr::V6(hop), addrs }));
