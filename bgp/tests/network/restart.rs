@@ -17,7 +17,9 @@ fn pair(graceful: Option<GracefulConfig>) -> (Sim, [Config; 2]) {
         config.peers = vec![peer(1 - node, ASN)];
         config
     });
-    configs.iter().for_each(|config| drop(sim.add(config.clone())));
+    for config in &configs {
+        sim.add(config.clone());
+    }
     sim.announce(0, "10.1.0.0/24");
     sim.announce(0, "10.2.0.0/24");
     sim.announce(1, "10.3.0.0/24");

@@ -33,8 +33,8 @@ enum Happening {
     Syn { from: End, to: SocketAddr },
     /// It was taken.
     SynAck { to: End },
-    Bytes { to: End, bytes: Vec<u8> },
-    Closed { to: End },
+    Bytes { from: End, to: End, bytes: Vec<u8> },
+    Closed { from: End, to: End },
 }
 
 struct Node {
@@ -172,9 +172,9 @@ impl Sim {
                 Output::Close { conn, farewell } => {
                     if let Some(to) = self.peer.remove(&(node, conn)) {
                         if !farewell.is_empty() {
-                            self.deliver(to, Happening::Bytes { to, bytes: farewell });
+                            self.deliver(to, Happening::Bytes { from: (node, conn), to, bytes: farewell });
                         }
-                        self.deliver(to, Happening::Closed { to });
+                        self.deliver(to, Happening::Closed { from: (node, conn), to });
                     }
                 }
                 Output::Write { conn } => self.write((node, conn)),
@@ -203,7 +203,7 @@ impl Sim {
         }
         speaker.sent(from.1, bytes.len(), now);
         *self.flying.entry(to).or_default() += bytes.len();
-        self.deliver(to, Happening::Bytes { to, bytes });
+        self.deliver(to, Happening::Bytes { from, to, bytes });
     }
 
     fn happen(&mut self, happening: Happening) {
@@ -221,7 +221,7 @@ impl Sim {
                         self.peer.insert(from, (target, conn));
                         self.deliver(from, Happening::SynAck { to: from });
                     }
-                    Some(Err(_)) | None => self.deliver(from, Happening::Closed { to: from }),
+                    Some(Err(_)) | None => self.deliver(from, Happening::Closed { from: (target, ConnId(0)), to: from }),
                 }
                 self.drain(target);
             }
@@ -231,10 +231,14 @@ impl Sim {
                     self.drain(node);
                 }
             }
-            Happening::Bytes { to: (node, conn), bytes } => {
-                let other = self.peer.get(&(node, conn)).copied();
-                if self.nodes[node].cut || other.is_some_and(|o| self.nodes[o.0].cut) {
+            Happening::Bytes { from, to: (node, conn), bytes } => {
+                if self.nodes[node].cut || self.nodes[from.0].cut {
                     return;
+                }
+                let other = self.peer.get(&(node, conn)).copied();
+                if other.is_none() && self.peer.contains_key(&from) {
+                    // Nobody there any more: a reset comes back.
+                    self.deliver(from, Happening::Closed { from: (node, conn), to: from });
                 }
                 if let Some(speaker) = &mut self.nodes[node].speaker {
                     speaker.received(conn, &bytes, now);
@@ -248,7 +252,10 @@ impl Sim {
                     self.drain(other.0);
                 }
             }
-            Happening::Closed { to: (node, conn) } => {
+            Happening::Closed { from, to: (node, conn) } => {
+                if self.nodes[node].cut || self.nodes[from.0].cut {
+                    return;
+                }
                 self.peer.remove(&(node, conn));
                 if let Some(speaker) = &mut self.nodes[node].speaker {
                     speaker.closed(conn, now);
@@ -297,8 +304,8 @@ impl Sim {
         for end in ends {
             let Some(other) = self.peer.remove(&end) else { continue };
             self.peer.remove(&other);
-            for to in [end, other] {
-                self.deliver(to, Happening::Closed { to });
+            for (from, to) in [(other, end), (end, other)] {
+                self.deliver(to, Happening::Closed { from, to });
             }
         }
     }
@@ -310,7 +317,7 @@ impl Sim {
         ends.sort_unstable();
         for (end, other) in ends {
             self.peer.remove(&end);
-            self.deliver(other, Happening::Closed { to: other });
+            self.deliver(other, Happening::Closed { from: end, to: other });
         }
     }
 
