@@ -227,7 +227,10 @@ fn main() {
     line("  the same routes, one message a turn", format!("{spent:.2?}, {} messages", lab.messages));
     drop(lab);
     let (spent, bytes) = join(clients, routes);
-    line(&format!("{clients} clients join {routes} routes, one a turn"), format!("{spent:.2?}, {} MB", bytes / 1_000_000));
+    line(
+        &format!("{clients} clients join {routes} routes, one a turn"),
+        format!("{spent:.2?}, {} MB", bytes / 1_000_000),
+    );
     for peers in [1, 2] {
         let (mib, spent, sets) = table(1_000_000, peers);
         let what = format!("table of 1000000 routes, {peers} path(s) each, one group");

@@ -272,11 +272,8 @@ impl Speaker {
         let peer = self.peers.get(id)?;
         let agreed = peer.main.agreed.as_ref()?;
         let config = &peer.config;
-        let target = if agreed.internal {
-            Target::Internal { client: config.client }
-        } else {
-            Target::External
-        };
+        let target =
+            if agreed.internal { Target::Internal { client: config.client } } else { Target::External };
         let local = peer.main.local;
         let own = |family: Family| {
             local.filter(|addr| Family::of_addr(*addr) == family).or(self.config.next_hop_self[family])

@@ -7,7 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bgp::{Attributes, Config, ConnId, Event, Family, FibRoute, LocalRoute, Output, PeerConfig, Policy, Speaker};
+use bgp::{
+    Attributes, Config, ConnId, Event, Family, FibRoute, LocalRoute, Output, PeerConfig, Policy, Speaker,
+};
 use ipnet::IpNet;
 
 /// Bytes on their way in one direction at most, as a socket's buffers would hold.
@@ -30,11 +32,23 @@ type End = (usize, ConnId);
 
 enum Happening {
     /// A connection attempt reaches the other side.
-    Syn { from: End, to: SocketAddr },
+    Syn {
+        from: End,
+        to: SocketAddr,
+    },
     /// It was taken.
-    SynAck { to: End },
-    Bytes { from: End, to: End, bytes: Vec<u8> },
-    Closed { from: End, to: End },
+    SynAck {
+        to: End,
+    },
+    Bytes {
+        from: End,
+        to: End,
+        bytes: Vec<u8>,
+    },
+    Closed {
+        from: End,
+        to: End,
+    },
 }
 
 struct Node {
@@ -221,7 +235,9 @@ impl Sim {
                         self.peer.insert(from, (target, conn));
                         self.deliver(from, Happening::SynAck { to: from });
                     }
-                    Some(Err(_)) | None => self.deliver(from, Happening::Closed { from: (target, ConnId(0)), to: from }),
+                    Some(Err(_)) | None => {
+                        self.deliver(from, Happening::Closed { from: (target, ConnId(0)), to: from })
+                    }
                 }
                 self.drain(target);
             }
@@ -300,7 +316,8 @@ impl Sim {
 
     /// Breaks a connection between two nodes, if there is one.
     pub(crate) fn break_between(&mut self, a: usize, b: usize) {
-        let ends: Vec<End> = self.peer.iter().filter(|(x, y)| x.0 == a && y.0 == b).map(|(x, _)| *x).collect();
+        let ends: Vec<End> =
+            self.peer.iter().filter(|(x, y)| x.0 == a && y.0 == b).map(|(x, _)| *x).collect();
         for end in ends {
             let Some(other) = self.peer.remove(&end) else { continue };
             self.peer.remove(&other);
@@ -313,7 +330,8 @@ impl Sim {
     /// A node's process dies. Its kernel closes the connections; forwarding goes on as it was.
     pub(crate) fn kill(&mut self, node: usize) {
         self.nodes[node].speaker = None;
-        let mut ends: Vec<(End, End)> = self.peer.iter().map(|(a, b)| (*a, *b)).filter(|(a, _)| a.0 == node).collect();
+        let mut ends: Vec<(End, End)> =
+            self.peer.iter().map(|(a, b)| (*a, *b)).filter(|(a, _)| a.0 == node).collect();
         ends.sort_unstable();
         for (end, other) in ends {
             self.peer.remove(&end);
@@ -356,15 +374,19 @@ impl Sim {
 
     /// Every node has a way to every prefix of every other, and each way ends where the prefix is at home.
     pub(crate) fn assert_reachable(&self) {
-        let homes: Vec<(usize, IpNet)> =
-            (0..self.nodes.len()).flat_map(|n| self.nodes[n].local.iter().map(move |net| (n, *net))).collect();
+        let homes: Vec<(usize, IpNet)> = (0..self.nodes.len())
+            .flat_map(|n| self.nodes[n].local.iter().map(move |net| (n, *net)))
+            .collect();
         for node in 0..self.nodes.len() {
             for (home, prefix) in &homes {
                 let at_home = |n: usize| self.nodes[n].local.contains(prefix);
                 if prefix.addr().is_ipv4() {
                     self.follow(node, prefix, &at_home, 0);
                 } else {
-                    assert!(at_home(node) || self.fib(node).contains_key(prefix), "{node}: {prefix} of {home}");
+                    assert!(
+                        at_home(node) || self.fib(node).contains_key(prefix),
+                        "{node}: {prefix} of {home}"
+                    );
                 }
             }
             for known in self.fib(node).keys() {
