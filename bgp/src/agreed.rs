@@ -119,7 +119,8 @@ mod tests {
     #[test]
     fn who_is_not_expected_is_refused() {
         let ours = open(64_512, 1, |_| ());
-        let refused = |theirs: Open, expected: u32| Agreed::new(&ours, &theirs, &peer(expected)).unwrap_err().subcode;
+        let refused =
+            |theirs: Open, expected: u32| Agreed::new(&ours, &theirs, &peer(expected)).unwrap_err().subcode;
         assert_eq!(refused(open(65_001, 2, |_| ()), 65_002), 2, "wrong AS");
         assert_eq!(refused(open(64_512, 1, |_| ()), 64_512), 3, "our own identifier");
         assert_eq!(refused(open(65_001, 2, |c| c.families = PerFamily::default()), 65_001), 7);

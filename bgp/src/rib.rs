@@ -203,7 +203,8 @@ impl Rib {
 
     /// Anything to do for [`flush`](Self::flush)?
     pub(crate) fn is_dirty(&self) -> bool {
-        !self.deferring && (self.pumping || self.tables.iter().any(|(_, t)| t.is_dirty()) || self.next_hops.changed())
+        !self.deferring
+            && (self.pumping || self.tables.iter().any(|(_, t)| t.is_dirty()) || self.next_hops.changed())
     }
 
     /// Chooses again where something changed, tells the FIB, and sends what peers should know. The result: peers that

@@ -19,7 +19,9 @@ use crate::policy::{Policy, Verdict};
 pub(crate) enum Target {
     External,
     /// In our AS; a client of ours or not.
-    Internal { client: bool },
+    Internal {
+        client: bool,
+    },
 }
 
 /// All that the messages for a peer depend on: peers with the same key are sent the same bytes.
@@ -113,7 +115,8 @@ impl GroupKey {
             if source.origin == PathOrigin::Internal {
                 out.originator_id = attributes.originator_id.or(Some(source.router_id));
                 let cluster = own.cluster_id.unwrap_or(own.router_id);
-                out.cluster_list = std::iter::once(cluster).chain(attributes.cluster_list.iter().copied()).collect();
+                out.cluster_list =
+                    std::iter::once(cluster).chain(attributes.cluster_list.iter().copied()).collect();
             }
         }
         let kept = out.local_pref;

@@ -84,7 +84,8 @@ impl Group {
 
     /// Slots whose routes a member may know.
     pub(crate) fn told(&self, peer: PeerId, family: Family) -> Vec<u32> {
-        let missed = self.members.iter().filter(|m| m.peer == peer).filter_map(|m| m.position[family].as_ref());
+        let missed =
+            self.members.iter().filter(|m| m.peer == peer).filter_map(|m| m.position[family].as_ref());
         let missed: Vec<u32> = missed.flat_map(|p| p.missed.iter().copied()).collect();
         self.out[family].told(peer).map(|(at, _)| at).chain(missed).collect()
     }
@@ -186,7 +187,9 @@ impl Group {
                     let missed = changes.slots.iter().filter(|at| **at < next || gone(**at));
                     position.missed.extend(missed);
                     // A route that now comes from the member itself is gone for it.
-                    if position.told && let Some(nets) = changes.only.get(&member.peer) {
+                    if position.told
+                        && let Some(nets) = changes.only.get(&member.peer)
+                    {
                         position.missed.extend(nets.iter().map(|(at, _)| *at));
                     }
                 }

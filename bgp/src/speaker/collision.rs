@@ -49,30 +49,31 @@ impl Speaker {
         Ok((conn, id))
     }
 
-    /// An acceptable OPEN has come on one session: does it or the other one stay? False: this one is over.
-    pub(super) fn resolve_collision(&mut self, id: PeerId, side: Side, theirs: &Open) -> bool {
+    /// An acceptable OPEN has come on one session: does it stay, or another connection of the peer? The session that
+    /// goes on is the main one from here; `None`: this one is over.
+    ///
+    /// Both sides come to the same result whatever the order of messages: a connection that is there counts as soon as
+    /// its OPEN can be on its way, and a dial still in the air is given up before the KEEPALIVE that commits us.
+    pub(super) fn resolve_collision(&mut self, id: PeerId, side: Side, theirs: &Open) -> Option<Side> {
+        let peer = self.peers.get(id)?;
         let other = match side {
             Side::Main => Side::Incoming,
             Side::Incoming => Side::Main,
         };
-        let Some(peer) = self.peers.get(id) else { return false };
-        let Some((this, rival)) = peer.session(side).zip(peer.session(other)) else { return true };
-        let this_stays = match rival.state {
-            State::Idle | State::Connect | State::Active | State::OpenSent => return true,
-            State::OpenConfirm => {
-                // The connection of the one with the higher identifier stays; of equal ones, of the higher AS
-                // (RFC 6286 section 2.3).
-                let ours = (self.config.router_id, peer.config.local_asn.unwrap_or(self.config.asn));
-                let we_dial = ours > (theirs.router_id, theirs.asn);
-                this.dialled == we_dial
-            }
-            // RFC 4724 section 5: a peer that has restarted may be back before we noticed that it was gone.
-            State::Established => {
-                let agreed = rival.agreed.as_ref().is_some_and(|a| a.graceful.is_some());
-                agreed && theirs.capabilities.graceful.is_some_and(|g| g.restarting)
-            }
-        };
+        let Some((this, rival)) = peer.session(side).zip(peer.session(other)) else { return Some(side) };
         let established = rival.state == State::Established;
+        let this_stays = if established {
+            // RFC 4724 section 5: a peer that has restarted may be back before we noticed that it was gone.
+            let agreed = rival.agreed.as_ref().is_some_and(|a| a.graceful.is_some());
+            agreed && theirs.capabilities.graceful.is_some_and(|g| g.restarting)
+        } else if rival.connected {
+            // The connection that the one with the higher identifier dialled stays; of equal ones, the higher AS
+            // (RFC 6286 section 2.3).
+            let ours = (self.config.router_id, peer.config.local_asn.unwrap_or(self.config.asn));
+            this.dialled == (ours > (theirs.router_id, theirs.asn))
+        } else {
+            true
+        };
         let loser = if this_stays { other } else { side };
         if this_stays && established {
             // As if the connection had failed: no NOTIFICATION, and its routes stay.
@@ -81,18 +82,16 @@ impl Speaker {
             let notification = Notification::new((notification::CEASE, cease::COLLISION));
             self.drive(id, loser, FsmEvent::CollisionDump, Some(notification));
         }
-        this_stays
-    }
-
-    /// The session of a connection that came in is the one that stays.
-    pub(super) fn promote(&mut self, id: PeerId) {
-        let notification = Notification::new((notification::CEASE, cease::COLLISION));
-        self.drive(id, Side::Main, FsmEvent::CollisionDump, Some(notification));
-        let Some(peer) = self.peers.get_mut(id) else { return };
-        let Some(session) = peer.incoming.take() else { return };
-        if let Some(conn) = session.conn {
-            self.conns.insert(conn, (id, Side::Main));
+        if !this_stays {
+            return None;
         }
-        peer.main = session;
+        if side == Side::Incoming {
+            let peer = self.peers.get_mut(id)?;
+            peer.main = peer.incoming.take()?;
+            if let Some(conn) = peer.main.conn {
+                self.conns.insert(conn, (id, Side::Main));
+            }
+        }
+        Some(Side::Main)
     }
 }

@@ -64,7 +64,9 @@ impl Speaker {
         let listed: HashSet<IpAddr> = self.config.peers.iter().map(|p| p.address).collect();
         let ranges = old.dynamic.len() == self.config.dynamic.len()
             && old.dynamic.iter().zip(&self.config.dynamic).all(|(a, b)| {
-                a.range == b.range && !a.template.needs_reset(&b.template) && same_policies(&a.template, &b.template)
+                a.range == b.range
+                    && !a.template.needs_reset(&b.template)
+                    && same_policies(&a.template, &b.template)
             });
         for id in self.peers.ids() {
             let Some(peer) = self.peers.get(id) else { continue };

@@ -109,7 +109,7 @@ impl Speaker {
                     }
                 }
             }
-            Action::Establish => self.establish(id, side),
+            Action::Establish => self.establish(id),
             Action::Deliver => {}
             Action::TearDown => {
                 let spoke = matches!(before, State::OpenSent | State::OpenConfirm | State::Established);
@@ -242,10 +242,7 @@ impl Speaker {
     }
 
     /// The session is up: routes may flow.
-    fn establish(&mut self, id: PeerId, side: Side) {
-        if side == Side::Incoming {
-            self.promote(id);
-        }
+    fn establish(&mut self, id: PeerId) {
         let now = self.now;
         let internal = self.is_internal(id);
         let Some(peer) = self.peers.get_mut(id) else { return };
@@ -275,11 +272,8 @@ impl Speaker {
         let peer = self.peers.get(id)?;
         let agreed = peer.main.agreed.as_ref()?;
         let config = &peer.config;
-        let target = if agreed.internal {
-            Target::Internal { client: config.client }
-        } else {
-            Target::External
-        };
+        let target =
+            if agreed.internal { Target::Internal { client: config.client } } else { Target::External };
         let local = peer.main.local;
         let own = |family: Family| {
             local.filter(|addr| Family::of_addr(*addr) == family).or(self.config.next_hop_self[family])

@@ -98,7 +98,9 @@ impl Speaker {
             return;
         }
         let heard = |peer: &Peer| {
-            let Some(agreed) = peer.main.agreed.as_ref().filter(|_| peer.is_established()) else { return false };
+            let Some(agreed) = peer.main.agreed.as_ref().filter(|_| peer.is_established()) else {
+                return false;
+            };
             // One that cannot say where its routes end, or that waits for us, is not waited for.
             agreed.graceful.is_none_or(|g| g.restarting)
                 || agreed.families.set().all(|family| peer.end_of_rib[family])

@@ -85,9 +85,7 @@ impl Speaker {
             Ok(agreed) => agreed,
             Err(notification) => return refused(self, notification),
         };
-        if !self.resolve_collision(id, side, &theirs) {
-            return;
-        }
+        let Some(side) = self.resolve_collision(id, side, &theirs) else { return };
         if let Some(session) = self.peers.get_mut(id).and_then(|p| p.session_mut(side)) {
             (session.open, session.agreed) = (Some(ours), Some(agreed));
         }

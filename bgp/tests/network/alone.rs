@@ -105,7 +105,8 @@ pub(crate) fn message(kind: u8, body: &[u8]) -> Vec<u8> {
 /// An OPEN with IPv4 and 4-octet AS numbers.
 pub(crate) fn open(asn: u32, id: [u8; 4], hold: u16) -> Vec<u8> {
     let capabilities = [&[1, 4, 0, 1, 0, 1, 65, 4][..], &asn.to_be_bytes()].concat();
-    let head = [&[4][..], &u16::try_from(asn).unwrap_or(23_456).to_be_bytes(), &hold.to_be_bytes(), &id].concat();
+    let head =
+        [&[4][..], &u16::try_from(asn).unwrap_or(23_456).to_be_bytes(), &hold.to_be_bytes(), &id].concat();
     let length = u8::try_from(capabilities.len()).unwrap();
     message(1, &[&head[..], &[length + 2, 2, length], &capabilities].concat())
 }

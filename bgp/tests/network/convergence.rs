@@ -65,7 +65,8 @@ fn ases_find_the_shortest_paths() {
         sim.announce(6, "172.16.0.0/12");
         sim.seconds(60);
         sim.assert_reachable();
-        let mut checks: Vec<(String, Vec<usize>)> = (0..9).map(|n| (format!("10.1.{n}.0/24"), vec![n])).collect();
+        let mut checks: Vec<(String, Vec<usize>)> =
+            (0..9).map(|n| (format!("10.1.{n}.0/24"), vec![n])).collect();
         checks.push(("172.16.0.0/12".into(), vec![2, 6]));
         for (prefix, homes) in checks {
             for (node, distance) in distances(&graph, &homes).into_iter().enumerate() {

@@ -67,7 +67,10 @@ fn reflectors_make_a_full_mesh() {
         sim.seconds(200);
         let without: Vec<_> = forwarding(&full, nodes).into_iter().skip(1).collect();
         let known = |of: &[(String, Vec<String>)]| {
-            of.iter().filter(|(net, _)| net != "10.1.0.0/24" && net != "fd00::/32").cloned().collect::<Vec<_>>()
+            of.iter()
+                .filter(|(net, _)| net != "10.1.0.0/24" && net != "fd00::/32")
+                .cloned()
+                .collect::<Vec<_>>()
         };
         for (now, before) in forwarding(&sim, nodes).into_iter().skip(1).zip(without) {
             assert_eq!(known(&now), known(&before));

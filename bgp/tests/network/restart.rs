@@ -17,7 +17,9 @@ fn pair(graceful: Option<GracefulConfig>) -> (Sim, [Config; 2]) {
         config.peers = vec![peer(1 - node, ASN)];
         config
     });
-    configs.iter().for_each(|config| drop(sim.add(config.clone())));
+    for config in &configs {
+        sim.add(config.clone());
+    }
     sim.announce(0, "10.1.0.0/24");
     sim.announce(0, "10.2.0.0/24");
     sim.announce(1, "10.3.0.0/24");
@@ -55,7 +57,8 @@ fn routes_stay_over_a_restart_on_both_sides() {
 
 #[test]
 fn who_does_not_come_back_in_time_is_forgotten() {
-    let (mut sim, _) = pair(Some(GracefulConfig { restart_time: Duration::from_secs(20), ..Default::default() }));
+    let (mut sim, _) =
+        pair(Some(GracefulConfig { restart_time: Duration::from_secs(20), ..Default::default() }));
     sim.kill(0);
     sim.seconds(15);
     assert_eq!(sim.fib(1).len(), 2);
@@ -120,7 +123,8 @@ fn a_shutdown_is_never_graceful() {
     sim.with(0, |s, now| s.configure(off, now).unwrap());
     sim.seconds(5);
     assert!(sim.fib(1).is_empty());
-    let Some(Event::Down { reason: DownReason::Received(notification), graceful: false, .. }) = sim.events(1).first()
+    let Some(Event::Down { reason: DownReason::Received(notification), graceful: false, .. }) =
+        sim.events(1).first()
     else {
         panic!("{:?}", sim.events(1));
     };

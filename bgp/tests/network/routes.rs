@@ -140,7 +140,8 @@ fn import_may_prefer_and_the_reason_is_told() {
     let mut sim = Sim::new(1);
     for node in 0..3_usize {
         let mut config = config(node, 65_001 + u32::try_from(node).unwrap());
-        config.peers = (0..3).filter(|n| *n != node).map(|n| peer(n, 65_001 + u32::try_from(n).unwrap())).collect();
+        config.peers =
+            (0..3).filter(|n| *n != node).map(|n| peer(n, 65_001 + u32::try_from(n).unwrap())).collect();
         if node == 2 {
             let set = Set { local_pref: Some(200), ..Set::default() };
             let rules = vec![Rule { when: Match::default(), then: Some(set) }];

@@ -65,7 +65,8 @@ fn a_hold_time_of_zero_never_expires() {
     for node in 0..2_usize {
         let mut config = config(node, 64_512);
         config.graceful = None;
-        config.peers = vec![bgp::PeerConfig { hold_time: 90 * u16::try_from(node).unwrap(), ..peer(1 - node, 64_512) }];
+        config.peers =
+            vec![bgp::PeerConfig { hold_time: 90 * u16::try_from(node).unwrap(), ..peer(1 - node, 64_512) }];
         sim.add(config);
     }
     sim.seconds(10);
@@ -91,10 +92,8 @@ fn neighbours_come_from_a_range_and_go_without_a_trace() {
     }
     sim.seconds(20);
     assert_eq!((sim.established(0), sim.fib(0).len()), (2, 2), "its limit");
-    let refused = Event::Refused {
-        remote: std::net::SocketAddr::new(addr(3), 40_000),
-        why: bgp::Refused::Limit,
-    };
+    let refused =
+        Event::Refused { remote: std::net::SocketAddr::new(addr(3), 40_000), why: bgp::Refused::Limit };
     assert!(sim.events(0).contains(&refused));
     sim.kill(1);
     sim.seconds(60);
@@ -119,7 +118,8 @@ fn a_dynamic_neighbour_keeps_its_routes_over_a_restart() {
     sim.kill(1);
     sim.seconds(20);
     assert_eq!(sim.fib(0).len(), 1);
-    let graceful = leaf.graceful.map(|g| bgp::config::GracefulConfig { restarting: Some(Duration::from_secs(9)), ..g });
+    let graceful =
+        leaf.graceful.map(|g| bgp::config::GracefulConfig { restarting: Some(Duration::from_secs(9)), ..g });
     sim.revive(1, bgp::Config { graceful, ..leaf });
     sim.announce(1, "10.1.1.0/24");
     sim.seconds(20);

@@ -7,7 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bgp::{Attributes, Config, ConnId, Event, Family, FibRoute, LocalRoute, Output, PeerConfig, Policy, Speaker};
+use bgp::{
+    Attributes, Config, ConnId, Event, Family, FibRoute, LocalRoute, Output, PeerConfig, Policy, Speaker,
+};
 use ipnet::IpNet;
 
 /// Bytes on their way in one direction at most, as a socket's buffers would hold.
@@ -30,11 +32,23 @@ type End = (usize, ConnId);
 
 enum Happening {
     /// A connection attempt reaches the other side.
-    Syn { from: End, to: SocketAddr },
+    Syn {
+        from: End,
+        to: SocketAddr,
+    },
     /// It was taken.
-    SynAck { to: End },
-    Bytes { to: End, bytes: Vec<u8> },
-    Closed { to: End },
+    SynAck {
+        to: End,
+    },
+    Bytes {
+        from: End,
+        to: End,
+        bytes: Vec<u8>,
+    },
+    Closed {
+        from: End,
+        to: End,
+    },
 }
 
 struct Node {
@@ -172,9 +186,9 @@ impl Sim {
                 Output::Close { conn, farewell } => {
                     if let Some(to) = self.peer.remove(&(node, conn)) {
                         if !farewell.is_empty() {
-                            self.deliver(to, Happening::Bytes { to, bytes: farewell });
+                            self.deliver(to, Happening::Bytes { from: (node, conn), to, bytes: farewell });
                         }
-                        self.deliver(to, Happening::Closed { to });
+                        self.deliver(to, Happening::Closed { from: (node, conn), to });
                     }
                 }
                 Output::Write { conn } => self.write((node, conn)),
@@ -203,7 +217,7 @@ impl Sim {
         }
         speaker.sent(from.1, bytes.len(), now);
         *self.flying.entry(to).or_default() += bytes.len();
-        self.deliver(to, Happening::Bytes { to, bytes });
+        self.deliver(to, Happening::Bytes { from, to, bytes });
     }
 
     fn happen(&mut self, happening: Happening) {
@@ -221,7 +235,9 @@ impl Sim {
                         self.peer.insert(from, (target, conn));
                         self.deliver(from, Happening::SynAck { to: from });
                     }
-                    Some(Err(_)) | None => self.deliver(from, Happening::Closed { to: from }),
+                    Some(Err(_)) | None => {
+                        self.deliver(from, Happening::Closed { from: (target, ConnId(0)), to: from })
+                    }
                 }
                 self.drain(target);
             }
@@ -231,10 +247,14 @@ impl Sim {
                     self.drain(node);
                 }
             }
-            Happening::Bytes { to: (node, conn), bytes } => {
-                let other = self.peer.get(&(node, conn)).copied();
-                if self.nodes[node].cut || other.is_some_and(|o| self.nodes[o.0].cut) {
+            Happening::Bytes { from, to: (node, conn), bytes } => {
+                if self.nodes[node].cut || self.nodes[from.0].cut {
                     return;
+                }
+                let other = self.peer.get(&(node, conn)).copied();
+                if other.is_none() && self.peer.contains_key(&from) {
+                    // Nobody there any more: a reset comes back.
+                    self.deliver(from, Happening::Closed { from: (node, conn), to: from });
                 }
                 if let Some(speaker) = &mut self.nodes[node].speaker {
                     speaker.received(conn, &bytes, now);
@@ -248,7 +268,10 @@ impl Sim {
                     self.drain(other.0);
                 }
             }
-            Happening::Closed { to: (node, conn) } => {
+            Happening::Closed { from, to: (node, conn) } => {
+                if self.nodes[node].cut || self.nodes[from.0].cut {
+                    return;
+                }
                 self.peer.remove(&(node, conn));
                 if let Some(speaker) = &mut self.nodes[node].speaker {
                     speaker.closed(conn, now);
@@ -293,12 +316,13 @@ impl Sim {
 
     /// Breaks a connection between two nodes, if there is one.
     pub(crate) fn break_between(&mut self, a: usize, b: usize) {
-        let ends: Vec<End> = self.peer.iter().filter(|(x, y)| x.0 == a && y.0 == b).map(|(x, _)| *x).collect();
+        let ends: Vec<End> =
+            self.peer.iter().filter(|(x, y)| x.0 == a && y.0 == b).map(|(x, _)| *x).collect();
         for end in ends {
             let Some(other) = self.peer.remove(&end) else { continue };
             self.peer.remove(&other);
-            for to in [end, other] {
-                self.deliver(to, Happening::Closed { to });
+            for (from, to) in [(other, end), (end, other)] {
+                self.deliver(to, Happening::Closed { from, to });
             }
         }
     }
@@ -306,11 +330,12 @@ impl Sim {
     /// A node's process dies. Its kernel closes the connections; forwarding goes on as it was.
     pub(crate) fn kill(&mut self, node: usize) {
         self.nodes[node].speaker = None;
-        let mut ends: Vec<(End, End)> = self.peer.iter().map(|(a, b)| (*a, *b)).filter(|(a, _)| a.0 == node).collect();
+        let mut ends: Vec<(End, End)> =
+            self.peer.iter().map(|(a, b)| (*a, *b)).filter(|(a, _)| a.0 == node).collect();
         ends.sort_unstable();
         for (end, other) in ends {
             self.peer.remove(&end);
-            self.deliver(other, Happening::Closed { to: other });
+            self.deliver(other, Happening::Closed { from: end, to: other });
         }
     }
 
@@ -349,15 +374,19 @@ impl Sim {
 
     /// Every node has a way to every prefix of every other, and each way ends where the prefix is at home.
     pub(crate) fn assert_reachable(&self) {
-        let homes: Vec<(usize, IpNet)> =
-            (0..self.nodes.len()).flat_map(|n| self.nodes[n].local.iter().map(move |net| (n, *net))).collect();
+        let homes: Vec<(usize, IpNet)> = (0..self.nodes.len())
+            .flat_map(|n| self.nodes[n].local.iter().map(move |net| (n, *net)))
+            .collect();
         for node in 0..self.nodes.len() {
             for (home, prefix) in &homes {
                 let at_home = |n: usize| self.nodes[n].local.contains(prefix);
                 if prefix.addr().is_ipv4() {
                     self.follow(node, prefix, &at_home, 0);
                 } else {
-                    assert!(at_home(node) || self.fib(node).contains_key(prefix), "{node}: {prefix} of {home}");
+                    assert!(
+                        at_home(node) || self.fib(node).contains_key(prefix),
+                        "{node}: {prefix} of {home}"
+                    );
                 }
             }
             for known in self.fib(node).keys() {
