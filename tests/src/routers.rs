@@ -70,13 +70,27 @@ impl Router {
     /// # Panics
     /// When it cannot be started.
     pub fn start(&mut self, config: &str) {
+        self.launch(config, &[]);
+    }
+
+    /// Starts a BIRD again that kept its kernel routes, as after a crash.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn recover(&mut self, config: &str) {
+        self.launch(config, &["-R"]);
+    }
+
+    fn launch(&mut self, config: &str, more: &[&str]) {
         let path = self.dir.join("config");
         fs::write(&path, config).expect("a file can be written");
         let at = |name: &str| self.dir.join(name).display().to_string();
         let file = path.display().to_string();
         match self.make {
             Make::Bird => {
-                self.spawn("/usr/sbin/bird", &["-f", "-c", &file, "-s", &at("ctl"), "-P", &at("pid")])
+                let (ctl, pid) = (at("ctl"), at("pid"));
+                let words = [&["-f", "-c", &file, "-s", &ctl, "-P", &pid], more].concat();
+                self.spawn("/usr/sbin/bird", &words);
             }
             Make::GoBgp => {
                 self.spawn("/usr/bin/gobgpd", &["-f", &file, "-t", "toml", "--api-hosts", "127.0.0.1:50051"]);
@@ -86,7 +100,12 @@ impl Router {
                 fs::write(&none, "").expect("a file can be written");
                 let common = |me: &str| {
                     vec![
-                        "-S".to_owned(),
+                        "-u".to_owned(),
+                        "root".to_owned(),
+                        "-g".to_owned(),
+                        "root".to_owned(),
+                        "-P".to_owned(),
+                        "0".to_owned(),
                         "-z".to_owned(),
                         at("zserv"),
                         "--vty_socket".to_owned(),

@@ -135,3 +135,191 @@ fn bird_inside_our_as_routes_to_pods_and_pods_to_it() {
     wait("our routes are withdrawn", || r.netns.ip("route show 10.244.1.0/24").unwrap().is_empty());
     assert!(node.ip("route show proto 119").unwrap().is_empty());
 }
+
+/// FRR of this AS with one neighbour, telling of 172.21.0.0/16.
+fn frr(asn: u32, neighbour: &str, remote: u32, more: &str) -> String {
+    format!(
+        "hostname frr\nrouter bgp {asn}\n bgp router-id 192.168.77.8\n no bgp ebgp-requires-policy\n\
+         no bgp network import-check\n neighbor {neighbour} remote-as {remote}\n neighbor {neighbour} timers 2 6\n\
+         neighbor {neighbour} timers connect 1\n{more} address-family ipv4 unicast\n  network 172.21.0.0/16\n\
+         exit-address-family\n"
+    )
+}
+
+#[test]
+fn frr_of_another_as_needs_the_right_key_and_is_on_our_link() {
+    let _turn = turn();
+    let mut lab = bed(1, TunnelKind::Direct);
+    let mut r = router(&lab, Make::Frr, 8);
+    r.netns.ip("addr add 172.21.0.1/16 dev lo").unwrap();
+    let key = " neighbor 192.168.77.1 password s3cret\n neighbor 192.168.77.1 ttl-security hops 1\n";
+    r.start(&frr(65_010, "192.168.77.1", 64_512, key));
+    let config = |password: &str| {
+        format!(
+            "[bgp]\nasn = 64512\nmesh = false\n[[bgp.peer]]\naddress = \"192.168.77.8\"\nasn = 65010\n\
+             password = \"{password}\"\nttl-security = 1\n"
+        )
+    };
+    start(&mut lab, 0, &config("wr0ng"));
+    std::thread::sleep(Duration::from_secs(3));
+    assert_ne!(peer(&lab, 0, "192.168.77.8").state, "Established");
+    lab.daemons[0].as_mut().unwrap().end().unwrap();
+    start(&mut lab, 0, &config("s3cret"));
+    up(&lab, 0, "192.168.77.8");
+    let pod = lab.pod(0, "p").unwrap();
+    answers(&pod.netns, "172.21.0.1");
+    answers(&r.netns, &pod.addresses()[0].to_string());
+    let routes = report(&lab, 0, BgpQuery::Routes { within: Some("172.21.0.0/16".parse().unwrap()) }).routes;
+    assert_eq!(routes[0].paths[0].as_path, "65010");
+    let seen = r.ask("show bgp ipv4 unicast 10.244.1.0/24");
+    assert!(seen.contains("64512") && seen.contains("192.168.77.1"), "{seen}");
+
+    // It dies: the kernel resets its connection, and its routes go.
+    r.stop(true);
+    let node = &lab.bed.nodes[0];
+    let gone = || node.ip("route show 172.21.0.0/16").unwrap().is_empty();
+    // FRR speaks no graceful restart unless told to, so nothing is held for it.
+    wait("the dead router's routes are gone", gone);
+}
+
+/// GoBGP as a reflector of our AS for these clients.
+fn gobgp(clients: &[&str]) -> String {
+    let mut text = "[global.config]\n  as = 64512\n  router-id = \"192.168.77.7\"\n".to_owned();
+    for client in clients {
+        let _ = write!(
+            text,
+            "[[neighbors]]\n  [neighbors.config]\n    neighbor-address = \"{client}\"\n    peer-as = 64512\n\
+             [neighbors.route-reflector.config]\n    route-reflector-client = true\n\
+             route-reflector-cluster-id = \"192.168.77.7\"\n\
+             [[neighbors.afi-safis]]\n    [neighbors.afi-safis.config]\n      afi-safi-name = \"ipv4-unicast\"\n"
+        );
+    }
+    text
+}
+
+#[test]
+fn gobgp_reflects_between_our_nodes() {
+    let _turn = turn();
+    for tunnel in [TunnelKind::Direct, TunnelKind::Ipip, TunnelKind::Vxlan] {
+        let mut lab = bed(2, tunnel);
+        let mut r = router(&lab, Make::GoBgp, 7);
+        r.start(&gobgp(&["192.168.77.1", "192.168.77.2"]));
+        let bgp = "[bgp]\nasn = 64512\nmesh = false\n[[bgp.peer]]\naddress = \"192.168.77.7\"\nasn = 64512\n";
+        (0..2).for_each(|i| start(&mut lab, i, bgp));
+        (0..2).for_each(|i| up(&lab, i, "192.168.77.7"));
+        let pods = [0, 1].map(|i| lab.pod(i, &format!("p{i}")).unwrap());
+        answers(&pods[0].netns, &pods[1].addresses()[0].to_string());
+        answers(&pods[1].netns, &pods[0].addresses()[0].to_string());
+        let via: Vec<String> = lab.daemon(0).unwrap().peers().unwrap().into_iter().map(|p| p.via).collect();
+        assert_eq!(via, [tunnel.name()], "the next hop is the node, not the reflector");
+        let inside = Some("10.244.2.0/24".parse().unwrap());
+        let path = report(&lab, 0, BgpQuery::Routes { within: inside }).routes[0].paths[0].clone();
+        assert_eq!(path.originator_id.map(|id| id.to_string()).as_deref(), Some("192.168.77.2"));
+        assert_eq!(path.cluster_list.len(), 1);
+        assert_eq!(path.next_hop.map(|a| a.to_string()).as_deref(), Some("192.168.77.2"));
+    }
+}
+
+#[test]
+fn we_reflect_between_bird_frr_and_a_node() {
+    let _turn = turn();
+    let mut lab = bed(2, TunnelKind::Direct);
+    let (mut b, mut f) = (router(&lab, Make::Bird, 9), router(&lab, Make::Frr, 8));
+    behind(&b);
+    f.netns.ip("addr add 172.21.0.1/16 dev lo").unwrap();
+    b.start(&bird(
+        64_512,
+        "protocol bgp n1 from node { neighbor 192.168.77.1 as 64512; ipv6 { import none; export none; }; }\n",
+    ));
+    f.start(&frr(64_512, "192.168.77.1", 64_512, ""));
+    let mut reflector = "[bgp]\nasn = 64512\ncluster-id = \"1.0.0.1\"\n".to_owned();
+    for client in [2, 8, 9] {
+        let _ = write!(reflector, "[[bgp.peer]]\naddress = \"192.168.77.{client}\"\nasn = 64512\n");
+    }
+    start(&mut lab, 0, &reflector);
+    start(
+        &mut lab,
+        1,
+        "[bgp]\nasn = 64512\nmesh = false\n[[bgp.peer]]\naddress = \"192.168.77.1\"\nasn = 64512\n",
+    );
+    for client in ["192.168.77.2", "192.168.77.8", "192.168.77.9"] {
+        up(&lab, 0, client);
+    }
+    let pods = [0, 1].map(|i| lab.pod(i, &format!("p{i}")).unwrap());
+    for pod in &pods {
+        answers(&pod.netns, "172.20.0.1");
+        answers(&pod.netns, "172.21.0.1");
+        for r in [&b, &f] {
+            answers(&r.netns, &pod.addresses()[0].to_string());
+        }
+    }
+    answers(&pods[0].netns, &pods[1].addresses()[0].to_string());
+    // Each by its own next hop, not through the reflector.
+    assert!(f.netns.ip("route show 10.244.2.0/24").unwrap().contains("via 192.168.77.2"));
+    assert!(f.netns.ip("route show 172.20.0.0/16").unwrap().contains("via 192.168.77.9"));
+    assert!(lab.bed.nodes[1].ip("route show 172.21.0.0/16").unwrap().contains("via 192.168.77.8"));
+    let seen = f.ask("show bgp ipv4 unicast 172.20.0.0/16");
+    assert!(seen.contains("Originator: 192.168.77.9") && seen.contains("Cluster list: 1.0.0.1"), "{seen}");
+}
+
+#[test]
+fn no_packet_is_lost_when_either_side_restarts() {
+    let _turn = turn();
+    let mut lab = bed(2, TunnelKind::Direct);
+    let mut r = router(&lab, Make::Bird, 9);
+    behind(&r);
+    let neighbours = "protocol bgp n1 from node { neighbor 192.168.77.1 as 64512; graceful restart on; ipv6 { import none; export none; }; }\n\
+                      protocol bgp n2 from node { neighbor 192.168.77.2 as 64512; graceful restart on; ipv6 { import none; export none; }; }\n";
+    let config = bird(64_512, neighbours)
+        .replace("{ export where", "{ import none; export where")
+        .replace("protocol kernel {", "protocol kernel { persist;");
+    r.start(&config);
+    let bgp = "[bgp]\nasn = 64512\n[[bgp.peer]]\naddress = \"192.168.77.9\"\nasn = 64512\n";
+    (0..2).for_each(|i| start(&mut lab, i, bgp));
+    for (i, other) in [(0, "192.168.77.2"), (1, "192.168.77.1")] {
+        up(&lab, i, other);
+        up(&lab, i, "192.168.77.9");
+    }
+    let pods = [0, 1].map(|i| lab.pod(i, &format!("p{i}")).unwrap());
+    let (v4, v6) = (pods[1].addresses()[0], pods[1].addresses()[1]);
+    for to in [v4, v6, "172.20.0.1".parse().unwrap()] {
+        answers(&pods[0].netns, &to.to_string());
+    }
+    // What was learned is kept a moment after it changed.
+    std::thread::sleep(Duration::from_secs(2));
+
+    let to: Vec<IpAddr> = vec![v4, v6, "172.20.0.1".parse().unwrap()];
+    let runs = |to: &[IpAddr]| -> Vec<PingRun> {
+        to.iter().map(|to| PingRun::start(&pods[0].netns, *to, 600, 10).unwrap()).collect()
+    };
+    let whole = |runs: Vec<PingRun>, what: &str| {
+        for run in runs {
+            let pinged = run.finish().unwrap();
+            assert!(pinged.all(), "{what}: {pinged:?}");
+        }
+    };
+    // Our switch dies, on either end of the pings.
+    let running = runs(&to);
+    for i in [0, 1] {
+        std::thread::sleep(Duration::from_secs(1));
+        let daemon = lab.daemon(i).unwrap();
+        daemon.children().into_iter().for_each(|child| Daemon::signal(child, Signal::KILL));
+    }
+    whole(running, "a switch killed");
+    for i in [0, 1] {
+        up(&lab, i, "192.168.77.9");
+        let stale = |r: &BgpReport| r.routes.iter().any(|r| r.paths.iter().any(|p| p.stale));
+        wait("no route is from before", || !stale(&report(&lab, i, BgpQuery::Routes { within: None })));
+    }
+    // The router dies, and comes back.
+    let running = runs(&to);
+    std::thread::sleep(Duration::from_secs(1));
+    r.stop(true);
+    std::thread::sleep(Duration::from_secs(1));
+    r.recover(&config);
+    whole(running, "the router killed");
+    (0..2).for_each(|i| up(&lab, i, "192.168.77.9"));
+    for to in &to {
+        answers(&pods[0].netns, &to.to_string());
+    }
+}
