@@ -98,12 +98,11 @@ impl Router {
             Make::Frr => {
                 let none = at("zebra.conf");
                 fs::write(&none, "").expect("a file can be written");
+                // It gives up root, and its sockets lie in the directory.
+                run_words(&format!("chown -R frr:frr {}", self.dir.display()))
+                    .expect("the user frr is there");
                 let common = |me: &str| {
                     vec![
-                        "-u".to_owned(),
-                        "root".to_owned(),
-                        "-g".to_owned(),
-                        "root".to_owned(),
                         "-P".to_owned(),
                         "0".to_owned(),
                         "-z".to_owned(),
