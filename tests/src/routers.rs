@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use vswitch::lab::{Netns, run_words};
+use vswitch::lab::{Lab, Netns, run_words};
 
 /// Which program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +33,18 @@ pub struct Router {
 }
 
 impl Router {
+    /// In a namespace that is there already.
+    ///
+    /// # Panics
+    /// When its directory cannot be made.
+    #[must_use]
+    pub fn inside(netns: Netns, make: Make) -> Router {
+        let dir = std::env::temp_dir().join(format!("{}-files", netns.name()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).expect("a directory can be made");
+        Router { netns, make, dir, children: Vec::new() }
+    }
+
     /// A namespace with `eth0` on the bridge `br0` of `hub`, the addresses 192.168.77.`host` and fd77::`host` (in
     /// hexadecimal digits as they are), and no program yet.
     ///
@@ -53,10 +65,7 @@ impl Router {
             .and_then(|_| netns.ip(&format!("addr add {}/24 dev eth0", Router::address(host))))
             .and_then(|_| netns.ip(&format!("-6 addr add fd77::{host}/64 dev eth0")))
             .expect("the router's link can be made");
-        let dir = std::env::temp_dir().join(format!("{name}-files"));
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(&dir).expect("a directory can be made");
-        Router { netns, make, dir, children: Vec::new() }
+        Router::inside(netns, make)
     }
 
     /// Its address.
@@ -204,6 +213,34 @@ impl Drop for Router {
             let _ = fs::remove_dir_all(&self.dir);
         }
     }
+}
+
+/// Puts node 3 of a lab into a subnet of its own, 192.168.78.0/24, behind a router that knows no pod.
+///
+/// # Panics
+/// When a link cannot be made.
+#[must_use]
+pub fn behind_a_router(lab: &Lab) -> Netns {
+    let router = Netns::new(&lab.bed.name("router")).unwrap();
+    router.without_dad().unwrap();
+    router.sysctl("ipv4.ip_forward", "1").unwrap();
+    let (far, hub, name) = (&lab.bed.nodes[2], lab.bed.name("wire"), router.name());
+    far.ip("link del eth0").unwrap();
+    run_words(&format!("ip link add eth0 netns {} type veth peer name r1 netns {name}", far.name())).unwrap();
+    run_words(&format!("ip link add far netns {hub} type veth peer name r0 netns {name}")).unwrap();
+    run_words(&format!("ip -n {hub} link set far master br0 up")).unwrap();
+    router.ip("addr add 192.168.77.250/24 dev r0").unwrap();
+    router.ip("addr add 192.168.78.1/24 dev r1").unwrap();
+    far.ip("addr add 192.168.78.3/24 dev eth0").unwrap();
+    for link in ["r0", "r1"] {
+        router.ip(&format!("link set {link} up")).unwrap();
+    }
+    far.ip("link set eth0 up").unwrap();
+    far.ip("route add default via 192.168.78.1").unwrap();
+    for node in &lab.bed.nodes[..2] {
+        node.ip("route add 192.168.78.0/24 via 192.168.77.250").unwrap();
+    }
+    router
 }
 
 /// Waits until something is so.

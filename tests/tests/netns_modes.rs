@@ -8,6 +8,7 @@ use vswitch::lab::{
     tcp_echo, transfer, udp_echo,
 };
 use vswitch_tests::programs::programs;
+use vswitch_tests::routers::behind_a_router;
 use vswitch_tests::serial::turn;
 
 /// Starts node `i`'s daemon with its configuration changed.
@@ -105,30 +106,6 @@ impl<'a> Count<'a> {
         };
         (one("tunnel"), one("plain"))
     }
-}
-
-/// Puts node 3 of a lab into a subnet of its own, 192.168.78.0/24, behind a router that knows no pod.
-fn behind_a_router(lab: &Lab) -> Netns {
-    let router = Netns::new(&lab.bed.name("router")).unwrap();
-    router.without_dad().unwrap();
-    router.sysctl("ipv4.ip_forward", "1").unwrap();
-    let (far, hub, name) = (&lab.bed.nodes[2], lab.bed.name("wire"), router.name());
-    far.ip("link del eth0").unwrap();
-    run_words(&format!("ip link add eth0 netns {} type veth peer name r1 netns {name}", far.name())).unwrap();
-    run_words(&format!("ip link add far netns {hub} type veth peer name r0 netns {name}")).unwrap();
-    run_words(&format!("ip -n {hub} link set far master br0 up")).unwrap();
-    router.ip("addr add 192.168.77.250/24 dev r0").unwrap();
-    router.ip("addr add 192.168.78.1/24 dev r1").unwrap();
-    far.ip("addr add 192.168.78.3/24 dev eth0").unwrap();
-    for link in ["r0", "r1"] {
-        router.ip(&format!("link set {link} up")).unwrap();
-    }
-    far.ip("link set eth0 up").unwrap();
-    far.ip("route add default via 192.168.78.1").unwrap();
-    for node in &lab.bed.nodes[..2] {
-        node.ip("route add 192.168.78.0/24 via 192.168.77.250").unwrap();
-    }
-    router
 }
 
 /// A configuration for the bed behind the router: IPv4 underlay, node 3 at its new place.

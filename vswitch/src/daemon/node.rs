@@ -224,12 +224,16 @@ fn routes(nl: &mut Netlink, plan: &Plan<'_>, host: u32) -> Result<Vec<Route>, Ne
     }
     if !plan.direct.is_empty() {
         let uplink = nl.link(plan.uplink)?.index;
-        wanted.extend(plan.direct.iter().map(|(net, via)| Route {
-            via: Some(*via),
-            oif: Some(uplink),
-            onlink: true,
-            ..Route::to(net.trunc())
-        }));
+        let near: Vec<IpNet> = nl.addresses(Some(uplink))?.into_iter().map(|a| a.net).collect();
+        for (net, via) in plan.direct {
+            // Behind a router that knows the way (by BGP, say) a peer is reached as the kernel reaches its address.
+            let beyond = match near.iter().any(|subnet| subnet.contains(via)) {
+                true => None,
+                false => nl.route_to(*via).ok().and_then(|route| Some((route.via?, route.oif?))),
+            };
+            let (via, oif) = beyond.unwrap_or((*via, uplink));
+            wanted.push(Route { via: Some(via), oif: Some(oif), onlink: true, ..Route::to(net.trunc()) });
+        }
     }
     Ok(wanted)
 }
