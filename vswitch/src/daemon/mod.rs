@@ -21,6 +21,7 @@ pub mod masquerade;
 pub mod metrics;
 mod mtu;
 pub mod node;
+mod paths;
 mod pods;
 mod policy_report;
 mod report;
@@ -32,7 +33,7 @@ mod uplinks;
 mod watch;
 mod whole;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -159,6 +160,8 @@ pub enum Event {
     Uplink,
     /// The store's objects may have changed.
     Objects(Changed),
+    /// The ways to these peers take packets of another size, bytes.
+    Paths(Vec<(String, u16)>),
     /// Super-frames may, or may no longer, leave whole through the uplink TAP.
     Whole(bool),
     /// TERM or INT.
@@ -198,6 +201,10 @@ pub struct Daemon {
     uplinks: uplinks::Uplinks,
     /// Super-frames may leave whole through the uplink TAP.
     whole: bool,
+    /// The thread that asks peers, unless the configuration forbids it.
+    paths: Option<paths::Paths>,
+    /// Sizes of packets that the ways to peers take, where less than the uplink's, by name.
+    path_mtus: HashMap<String, u16>,
     /// The cluster's and the node's ranges as the nftables table has them.
     masqueraded: Option<(Vec<IpNet>, Vec<IpNet>)>,
     ports: Vec<Option<Arc<Port>>>,
@@ -239,6 +246,7 @@ impl Daemon {
                     self.peers.iter_mut().for_each(|p| p.whole = whole);
                     self.publish()?;
                 }
+                Ok(Event::Paths(changed)) => self.follow_paths(changed)?,
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => {
                     self.guard.finish();
                     return Ok(true);

@@ -3,7 +3,7 @@
 //! Whatever can be wrong with the configuration, the state directory or the sockets is found before the first interface
 //! or rule is made; when a later step fails on a fresh start, what was made is removed again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -21,6 +21,7 @@ use super::attach::{self, Opened};
 use super::guard::Guard;
 use super::keeper::RESTARTS;
 use super::keeper_link::{KeeperLink, names};
+use super::paths::Paths;
 use super::policy_report::Told;
 use super::upkeep::Upkeep;
 use super::uplinks::{self, Uplinks};
@@ -114,6 +115,8 @@ pub(super) fn start(
         switch: Switch::start(uplinks.deal()?, Sizes::default(), conntrack)?,
         uplinks,
         whole: false,
+        paths: None,
+        path_mtus: HashMap::new(),
         fleet: fleet.clone(),
         former,
         masqueraded: None,
@@ -157,6 +160,11 @@ pub(super) fn start(
     if let Some(listener) = metrics {
         let started = metrics::start(listener, events.clone());
         started.map_err(|err| DaemonError::Thread { what: "the metrics listener", err })?;
+    }
+    if daemon.config.node.probe_peers {
+        let started = Paths::start(events.clone());
+        daemon.paths = Some(started.map_err(|err| DaemonError::Thread { what: "the peers' probe", err })?);
+        daemon.watch_paths();
     }
     watch::keeper(&daemon.keeper, events.clone())?;
     daemon.keeper.ready().map_err(DaemonError::Keeper)?;
