@@ -136,6 +136,7 @@ impl Daemon {
         let (cluster, own) = self.ranges();
         let plan = node::Plan {
             uplink: &self.config.node.uplink,
+            state_dir: &self.config.node.state_dir,
             mtu: u32::from(facts.mtu),
             routers: &routers,
             ranges: &[cluster, own].concat(),

@@ -26,8 +26,10 @@ mod pods;
 mod policy_report;
 mod report;
 pub mod serve;
+mod settings;
 mod start;
 mod trace;
+pub mod uninstall;
 mod upkeep;
 mod uplinks;
 mod watch;
@@ -160,6 +162,8 @@ pub enum Event {
     Uplink,
     /// The store's objects may have changed.
     Objects(Changed),
+    /// Somebody changed our nftables table, or we did.
+    Nftables,
     /// The ways to these peers take packets of another size, bytes.
     Paths(Vec<(String, u16)>),
     /// Super-frames may, or may no longer, leave whole through the uplink TAP.
@@ -246,6 +250,7 @@ impl Daemon {
                     self.peers.iter_mut().for_each(|p| p.whole = whole);
                     self.publish()?;
                 }
+                Ok(Event::Nftables) => self.restore_masquerade(),
                 Ok(Event::Paths(changed)) => self.follow_paths(changed)?,
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => {
                     self.guard.finish();

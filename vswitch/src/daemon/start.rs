@@ -161,6 +161,9 @@ pub(super) fn start(
         let started = metrics::start(listener, events.clone());
         started.map_err(|err| DaemonError::Thread { what: "the metrics listener", err })?;
     }
+    if daemon.config.network.masquerade {
+        watch::nftables(events.clone())?;
+    }
     if daemon.config.node.probe_peers {
         let started = Paths::start(events.clone());
         daemon.paths = Some(started.map_err(|err| DaemonError::Thread { what: "the peers' probe", err })?);

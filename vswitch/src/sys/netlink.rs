@@ -9,6 +9,7 @@ mod error;
 mod link;
 mod monitor;
 mod neigh;
+mod nft;
 mod route;
 
 use std::io;
@@ -24,6 +25,7 @@ pub use self::error::{NetlinkError, Operand};
 pub use self::link::{Link, LinkChange};
 pub use self::monitor::{Event, Groups, Monitor};
 pub use self::neigh::Neighbour;
+pub use self::nft::NftMonitor;
 pub use self::route::{MAIN_TABLE, PROTOCOL, Route, RouteFilter, RouteKind};
 
 /// A dump interrupted by changes is taken again this often before its last state is good enough.
