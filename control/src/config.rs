@@ -75,6 +75,8 @@ pub struct Node {
     pub run_dir: PathBuf,
     /// Worker threads, 1 to 64; the default is resolved.
     pub workers: usize,
+    /// Peers are asked by ICMP echo for round trip, loss and path MTU.
+    pub probe_peers: bool,
     /// Offloads (virtio header, TSO, checksum) on pods' TAPs. False = plain TAPs.
     pub offload: bool,
 }

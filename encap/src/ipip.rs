@@ -1,7 +1,7 @@
 //! IP in IP: an IPv4 header before the inner packet, and nothing else (RFC 2003; IPv6 inside as RFC 4213 has it).
 //!
 //! The outer header is a function of the inner packet and the two nodes' addresses. TTL is 64; DF and the traffic class
-//! are the inner packet's (RFC 2003 section 3.1, RFC 6040 section 4.1), so that a path that is too narrow is told, and
+//! are the inner packet's (RFC 2003 section 3.1, RFC 6040 section 4.1; IPv6 has DF above 1,280 bytes), so that a path that is too narrow is told, and
 //! congestion marks are carried through. The identification is left to the kernel: zero with DF (RFC 6864), its choice
 //! without.
 
@@ -19,6 +19,8 @@ pub const PROTO_IPV4: u8 = 4;
 pub const PROTO_IPV6: u8 = 41;
 
 const TTL: u8 = 64;
+/// What every link carries of IPv6, if need be in fragments of the layer below (RFC 4213 section 3.2.2).
+const IPV6_LEAST: usize = 1280;
 const DF: u8 = 0x40;
 /// The two bits of explicit congestion notification, and "congestion experienced" among them (RFC 3168 section 5).
 const ECN: u8 = 0x03;
@@ -62,8 +64,8 @@ pub fn header(inner: &[u8], len: usize, src: Ipv4Addr, dst: Ipv4Addr) -> Option<
     let first = inner.first_chunk::<IPIP_LEN>()?;
     let (tos, fragment, protocol) = match first[0] >> 4 {
         4 => (first[1], first[6] & DF, PROTO_IPV4),
-        // IPv6 routers never fragment: the outer ones may not either.
-        6 => (first[0] << 4 | first[1] >> 4, DF, PROTO_IPV6),
+        // IPv6 routers never fragment, so the outer ones may not either; but 1,280 bytes must pass everywhere.
+        6 => (first[0] << 4 | first[1] >> 4, if len > IPV6_LEAST { DF } else { 0 }, PROTO_IPV6),
         _ => return None,
     };
     let [high, low] = u16::try_from(len.checked_add(IPIP_LEN)?).ok()?.to_be_bytes();

@@ -19,6 +19,7 @@
 
 pub mod burst;
 pub mod checksum;
+pub mod echo;
 pub mod frame;
 pub mod gro;
 pub mod gso;

@@ -168,7 +168,12 @@ fn what_others_removed_is_put_back() {
         node.ip("route flush proto 0x76").unwrap();
         node.sysctl("ipv4.ip_forward", "0").unwrap();
         assert_eq!((table(), routes()), (String::new(), String::new()));
-        eventually(Duration::from_secs(35), &(rules, wanted), || (table(), routes()));
+        eventually(Duration::from_secs(35), &(rules.clone(), wanted), || (table(), routes()));
+        // A removed or changed table alone is heard of.
+        for tampering in ["delete table inet vswitch", "flush chain inet vswitch postrouting"] {
+            node.run(&format!("nft {tampering}")).unwrap();
+            eventually(Duration::from_secs(4), &rules, table);
+        }
         assert_eq!(node.run("cat /proc/sys/net/ipv4/ip_forward").unwrap().trim(), "1");
         assert!(lab.daemon(0).unwrap().log().contains("somebody removed or changed our nftables table"));
 

@@ -190,6 +190,14 @@ pub struct PeerInfo {
     pub rx_bytes: u64,
     /// Milliseconds since the last packet from it; none = never.
     pub last_heard_ms: Option<u64>,
+    /// Largest packet of a pod toward it, bytes.
+    pub mtu: u32,
+    /// Round trip of an echo between the nodes, microseconds, smoothed; none = it never answered, or is not asked.
+    pub rtt_us: Option<u64>,
+    /// Of the last 64 echoes or fewer, so many were lost.
+    pub echoes_lost: u32,
+    /// So many.
+    pub echoes: u32,
 }
 
 /// One drop reason.

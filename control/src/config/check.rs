@@ -235,6 +235,7 @@ fn check_node(file: &NodeSection, machine: &Machine, errors: &mut Errors) -> Nod
             n => usize::try_from(n).unwrap_or(1),
         },
         offload: file.offload.unwrap_or(true),
+        probe_peers: file.probe_peers.unwrap_or(true),
     };
     if node.socket().as_os_str().len() > MOST_SOCKET_PATH {
         errors.add("node.run-dir", file.run_dir.as_deref().unwrap_or_default(), Problem::PathTooLong);

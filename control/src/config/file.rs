@@ -54,6 +54,8 @@ pub struct NodeSection {
     pub workers: Option<i64>,
     /// Default: true.
     pub offload: Option<bool>,
+    /// Default: true.
+    pub probe_peers: Option<bool>,
 }
 
 /// `[network]`

@@ -49,6 +49,7 @@ pub(super) fn render(config: &Config) -> String {
     page.line("run-dir", quoted(node.run_dir.display()));
     page.line("workers", node.workers);
     page.line("offload", node.offload);
+    page.line("probe-peers", node.probe_peers);
 
     page.section("[network]");
     page.line("cluster-cidrs", list(&config.network.cluster_cidrs));

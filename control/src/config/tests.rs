@@ -62,6 +62,7 @@ state-dir = "/var/lib/vswitch"
 run-dir = "/run/vswitch"
 workers = 4
 offload = true
+probe-peers = true
 
 [network]
 cluster-cidrs = ["10.244.0.0/16"]
@@ -97,6 +98,7 @@ state-dir = "/srv/with \"quote\" \\ \n \u0007 and 'tick'"
 run-dir = "/run/vs"
 workers = 2
 offload = false
+probe-peers = false
 [network]
 cluster-cidrs = ["10.244.0.0/16", "fd00::/48"]
 pod-cidrs = ["10.244.1.0/24", "fd00:0:0:1::/64"]

@@ -33,8 +33,8 @@ fn wrapped(inner: &[u8]) -> Vec<u8> {
 
 #[test]
 fn another_reader_sees_the_outer_header() {
-    for (v6, df) in [(false, false), (false, true), (true, true)] {
-        let mut packet = inner(v6, 1, b"payload");
+    for (v6, df, payload) in [(false, false, 9), (false, true, 9), (true, false, 1232), (true, true, 1233)] {
+        let mut packet = inner(v6, 1, &vec![7; payload]);
         if !v6 {
             packet[6] = if df { DF } else { 0 };
             fix(&mut packet);

@@ -96,6 +96,8 @@ pub enum Command {
     Check(CheckArgs),
     /// The configuration that the daemon runs with.
     Config,
+    /// Remove what vswitchd leaves on this host for its next start; refuses while it runs.
+    Uninstall(UninstallArgs),
     /// Build a network of nodes and pods on this machine, check it, take it down; needs no daemon.
     Lab(crate::lab::Args),
 }
@@ -109,6 +111,14 @@ pub struct CheckArgs {
     /// The file is for another machine: compare nothing with this one, take no default from it.
     #[arg(long)]
     pub elsewhere: bool,
+}
+
+/// Arguments of `uninstall`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct UninstallArgs {
+    /// The configuration that vswitchd ran with.
+    #[arg(value_name = "CONFIG", default_value = control::config::DEFAULT_PATH)]
+    pub file: PathBuf,
 }
 
 /// Arguments of `trace`.

@@ -1,6 +1,6 @@
 //! The operator's tool behind `vsctl`: arguments, one request to the daemon, and how an answer looks to people.
 //!
-//! Nothing here decides or changes anything. What is shown is rendered by pure functions from the control socket's
+//! Nothing here decides or changes anything, but for `uninstall`. What is shown is rendered by pure functions from the control socket's
 //! own types; `--json` prints those types as they are.
 //!
 //! Exit codes: 0 all is well; 1 the answer is no (status not ok, configuration invalid, packet not delivered, a check
@@ -12,6 +12,7 @@ mod check;
 mod show;
 mod table;
 mod trace;
+mod uninstall;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -25,7 +26,7 @@ use control::client::{Client, ClientError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use args::{Args, BgpWhat, CheckArgs, Command, Target, TraceArgs};
+pub use args::{Args, BgpWhat, CheckArgs, Command, Target, TraceArgs, UninstallArgs};
 
 /// How long the daemon is given.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -59,6 +60,7 @@ pub fn run(args: Args) -> ExitCode {
             return crate::lab::run(&lab);
         }
         Command::Check(check) => check::run(&check, args.json),
+        Command::Uninstall(uninstall) => uninstall::run(&uninstall, args.json),
         command => Asker { socket: &args.socket, json: args.json }.run(&command),
     };
     match done {
@@ -130,8 +132,8 @@ impl Asker<'_> {
                 let report: TraceReport = self.show(&Request::Trace(trace.request()), trace::render)?;
                 Ok(if report.delivered { 0 } else { NO })
             }
-            // Both are answered without the daemon, by the caller.
-            Command::Check(_) | Command::Lab(_) => Ok(0),
+            // These are answered without the daemon, by the caller.
+            Command::Check(_) | Command::Lab(_) | Command::Uninstall(_) => Ok(0),
         }
     }
 

@@ -191,6 +191,9 @@ pub(super) fn peers(peers: &[PeerInfo]) -> String {
         Right("RECEIVED"),
         Right("BYTES"),
         Right("LAST HEARD"),
+        Right("MTU"),
+        Right("RTT"),
+        Right("LOST"),
     ]);
     for p in peers {
         table.row([
@@ -203,6 +206,9 @@ pub(super) fn peers(peers: &[PeerInfo]) -> String {
             p.rx_packets.to_string(),
             bytes(p.rx_bytes),
             p.last_heard_ms.map_or_else(|| "never".to_owned(), |ms| format!("{} ago", duration(ms))),
+            p.mtu.to_string(),
+            p.rtt_us.map_or_else(|| "-".to_owned(), |us| format!("{}.{:03} ms", us / 1000, us % 1000)),
+            if p.echoes == 0 { "-".to_owned() } else { format!("{}/{}", p.echoes_lost, p.echoes) },
         ]);
     }
     table.render()

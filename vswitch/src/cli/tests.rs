@@ -164,7 +164,10 @@ fn every_list_has_a_row_for_each_entry() {
         "no ports where there are none: {text}"
     );
     let peer = PeerInfo { name: "n2".into(), ..PeerInfo::default() };
-    assert!(show::peers(&[peer]).contains("never"));
+    assert!(show::peers(std::slice::from_ref(&peer)).contains("never"));
+    let asked = PeerInfo { mtu: 1350, rtt_us: Some(1_042), echoes_lost: 3, echoes: 64, ..peer };
+    let text = show::peers(&[asked]);
+    assert!(text.ends_with("1350  1.042 ms  3/64\n"), "{text}");
     let route = RouteInfo {
         dst: "0.0.0.0/0".parse().unwrap(),
         kind: control::api::RouteKind::Host,

@@ -51,7 +51,9 @@ impl Daemon {
         };
         self.facts = facts(&self.config, &fleet, vtep_mac, self.facts.mtu);
         self.peers = peers(&fleet, &self.config.node, &self.peers, self.whole, self.switch.workers());
+        self.path_mtus.retain(|name, _| self.peers.iter().any(|p| p.name == *name));
         self.fleet = fleet;
+        self.level_paths();
         let mut first = None;
         let mut note = |result: Result<(), DaemonError>| {
             if let Err(err) = result {
@@ -71,6 +73,7 @@ impl Daemon {
         note(self.configure_host(true));
         note(self.install_masquerade());
         self.uplinks.probe_ways(self.probe_ways());
+        self.watch_paths();
         if self.uplink.is_some_and(|link| self.mtu_on(link.mtu) != Ok(u32::from(self.facts.mtu))) {
             self.uplink = None;
             self.look_at_uplink();
@@ -133,6 +136,7 @@ impl Daemon {
         let (cluster, own) = self.ranges();
         let plan = node::Plan {
             uplink: &self.config.node.uplink,
+            state_dir: &self.config.node.state_dir,
             mtu: u32::from(facts.mtu),
             routers: &routers,
             ranges: &[cluster, own].concat(),
@@ -203,7 +207,7 @@ fn tunnel(backend: Backend) -> Option<Tunnel> {
     }
 }
 
-/// The peers of a fleet; of those that were there `before`, by name, statistics and what is known of their path stay.
+/// The peers of a fleet; of those that were there `before`, by name, their statistics stay.
 pub(super) fn peers(
     fleet: &Fleet,
     node: &Node,

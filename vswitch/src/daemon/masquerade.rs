@@ -58,6 +58,20 @@ pub fn ensure(cluster: &[IpNet], own: &[IpNet]) -> Result<bool, MasqueradeError>
     nft(&wanted).map(|()| false)
 }
 
+/// Is the table there?
+#[must_use]
+pub fn is_there() -> bool {
+    let mut list = vec!["list", "table"];
+    list.extend(TABLE.split(' '));
+    let silent = Command::new("nft")
+        .args(list)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    silent.is_ok_and(|status| status.success())
+}
+
 /// Removes the table if it is there.
 ///
 /// # Errors

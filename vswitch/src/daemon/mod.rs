@@ -22,18 +22,21 @@ pub mod masquerade;
 pub mod metrics;
 mod mtu;
 pub mod node;
+mod paths;
 mod pods;
 mod policy_report;
 mod report;
 pub mod serve;
+mod settings;
 mod start;
 mod trace;
+pub mod uninstall;
 mod upkeep;
 mod uplinks;
 mod watch;
 mod whole;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -165,6 +168,10 @@ pub enum Event {
     Objects(Changed),
     /// Routes have been learned or lost.
     Learned,
+    /// Somebody changed our nftables table, or we did.
+    Nftables,
+    /// The ways to these peers take packets of another size, bytes.
+    Paths(Vec<(String, u16)>),
     /// Super-frames may, or may no longer, leave whole through the uplink TAP.
     Whole(bool),
     /// TERM or INT.
@@ -208,6 +215,10 @@ pub struct Daemon {
     uplinks: uplinks::Uplinks,
     /// Super-frames may leave whole through the uplink TAP.
     whole: bool,
+    /// The thread that asks peers, unless the configuration forbids it.
+    paths: Option<paths::Paths>,
+    /// Sizes of packets that the ways to peers take, where less than the uplink's, by name.
+    path_mtus: HashMap<String, u16>,
     /// The cluster's and the node's ranges as the nftables table has them.
     masqueraded: Option<(Vec<IpNet>, Vec<IpNet>)>,
     ports: Vec<Option<Arc<Port>>>,
@@ -251,6 +262,8 @@ impl Daemon {
                     self.peers.iter_mut().for_each(|p| p.whole = whole);
                     self.publish()?;
                 }
+                Ok(Event::Nftables) => self.restore_masquerade(),
+                Ok(Event::Paths(changed)) => self.follow_paths(changed)?,
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => {
                     self.guard.finish();
                     if let Some(bgp) = &mut self.bgp {

@@ -1,15 +1,18 @@
 //! The uplink's MTU, followed: pods, host and tables take over what the uplink leaves them.
 //!
 //! The uplink's watch (`watch.rs`) wakes the control thread; here it asks the kernel how the uplink is now, so a message
-//! too few or too many does no harm. The tables change before the interfaces: a pod that sends more than fits is told so
+//! too few or too many does no harm. What the ways to single peers take beyond it is `paths.rs`'s to find out, and taken
+//! over here too. The tables change before the interfaces: a pod that sends more than fits is told so
 //! by ICMP, never answered with silence.
 
 use std::sync::Arc;
 
 use control::api::AttachmentId;
 
+use super::paths::Target;
 use super::{Daemon, attach, chain};
 use crate::snapshot::{Port, PortKind};
+use crate::switch::SwitchError;
 use crate::sys::netlink::Netlink;
 
 /// What the uplink was when last looked at.
@@ -21,6 +24,41 @@ pub(super) struct Uplink {
 }
 
 impl Daemon {
+    /// Has the thread ask the peers there are, about what the uplink takes now.
+    pub(super) fn watch_paths(&mut self) {
+        let (Some(link), Some(paths)) = (self.uplink, &mut self.paths) else { return };
+        let max = u16::try_from(link.mtu).unwrap_or(u16::MAX);
+        let own = &self.facts.addresses;
+        let targets = self.peers.iter().filter_map(|p| {
+            let addr = *p.addresses.first()?;
+            let from = *own.iter().find(|a| a.is_ipv6() == addr.is_ipv6())?;
+            Some(Target { name: p.name.clone(), addr, from, max })
+        });
+        paths.watch(targets.collect());
+    }
+
+    /// The ways to some peers take packets of another size.
+    pub(super) fn follow_paths(&mut self, changed: Vec<(String, u16)>) -> Result<(), SwitchError> {
+        self.path_mtus.extend(changed);
+        self.level_paths();
+        self.publish()
+    }
+
+    /// Gives every peer the MTU that its way leaves beside its tunnel; at least what pods need, for which the outer
+    /// packets may be fragmented.
+    pub(super) fn level_paths(&mut self) {
+        let least = u16::try_from(self.fleet.least_mtu()).unwrap_or(u16::MAX);
+        for p in &mut self.peers {
+            let outer = self.path_mtus.get(&p.name);
+            let v6 = p.addresses.first().is_some_and(|a| a.is_ipv6());
+            p.path_mtu = match (outer, p.tunnel) {
+                (Some(outer), Some(tunnel)) => outer.saturating_sub(tunnel.overhead(v6)).max(least),
+                // The host routes what is not encapsulated, and routers tell the pod themselves.
+                _ => u16::MAX,
+            };
+        }
+    }
+
     /// Looks at the uplink, and takes over what has changed.
     pub(super) fn look_at_uplink(&mut self) {
         let name = self.config.node.uplink.clone();
@@ -43,6 +81,7 @@ impl Daemon {
                 Ok(mtu) => self.set_mtu(mtu),
                 Err(why) => trouble = trouble.or(Some(why)),
             }
+            self.watch_paths();
             // An interface that went down or away took the routes through it along.
             if before.is_none_or(|b| b.index != link.index || b.up != link.up) {
                 self.restore_host();

@@ -15,6 +15,7 @@ use control::config::{Link, Machine};
 use encap::Mac;
 use ipnet::IpNet;
 
+use super::settings;
 use crate::snapshot::{GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6};
 use crate::sys::netlink::{LinkChange, Netlink, NetlinkError, Route, RouteFilter};
 use crate::sys::tun::{OFFLOAD_PORT, Tap, TapError, TapSpec, VNET_LEN};
@@ -117,6 +118,8 @@ pub fn open_host_tap(kept: Option<std::os::fd::OwnedFd>) -> Result<Tap, NodeErro
 pub struct Plan<'a> {
     /// The interface towards the other nodes.
     pub uplink: &'a str,
+    /// Where what the host's settings were is kept.
+    pub state_dir: &'a Path,
     /// MTU of `vsw0` and of the routes through it, bytes.
     pub mtu: u32,
     /// The host's own addresses in the pod ranges.
@@ -143,7 +146,7 @@ pub fn configure(plan: &Plan<'_>) -> Result<(), NodeError> {
     let index = link.index;
     let v6 = routers.iter().any(IpAddr::is_ipv6);
     if v6 {
-        sysctl(&format!("net/ipv6/conf/{HOST_IF}/accept_ra"), "0")?;
+        settings::set(plan.state_dir, &format!("net/ipv6/conf/{HOST_IF}/accept_ra"), "0")?;
     }
     // Setting a MAC, even the same, empties the neighbour table: what is right already is left alone.
     if link.mac != HOST_MAC.0 || link.mtu != mtu || link.txqueuelen != QUEUE {
@@ -160,14 +163,15 @@ pub fn configure(plan: &Plan<'_>) -> Result<(), NodeError> {
     if !link.up {
         nl.set_up(index, true)?;
     }
+    let sysctl = |name: &str, value| settings::set(plan.state_dir, name, value);
     sysctl(&format!("net/ipv4/conf/{HOST_IF}/rp_filter"), "0")?;
-    sysctl(&format!("net/ipv4/conf/{HOST_IF}/forwarding"), "1")?;
     sysctl("net/ipv4/ip_forward", "1")?;
+    sysctl(&format!("net/ipv4/conf/{HOST_IF}/forwarding"), "1")?;
     if v6 {
         sysctl("net/ipv6/conf/all/forwarding", "1")?;
     }
     if plan.loose {
-        loosen(plan.uplink)?;
+        loosen(plan)?;
     }
     let addresses = nl.addresses(Some(index))?;
     for a in addresses.iter().filter(|_| plan.prune) {
@@ -239,26 +243,18 @@ fn routes(nl: &mut Netlink, plan: &Plan<'_>, host: u32) -> Result<Vec<Route>, Ne
 }
 
 /// Makes strict reverse path filtering of an interface loose; the larger of its setting and that for all counts.
-fn loosen(interface: &str) -> Result<(), NodeError> {
+fn loosen(plan: &Plan<'_>) -> Result<(), NodeError> {
+    let interface = plan.uplink;
     let own = format!("net/ipv4/conf/{interface}/rp_filter");
     let get = |name: &str| crate::sys::sysctl::get(name).unwrap_or_default();
     let strict = [get("net/ipv4/conf/all/rp_filter"), get(&own)];
     if strict.iter().any(|v| v == "1") && strict.iter().all(|v| v != "2") {
         tracing::info!(interface, "reverse path filtering made loose: peers may send without encapsulation");
-        sysctl(&own, "2")?;
+        settings::set(plan.state_dir, &own, "2")?;
     }
     Ok(())
 }
 
 fn gateway(router: &IpAddr) -> IpAddr {
     if router.is_ipv6() { GATEWAY_V6.into() } else { GATEWAY_V4.into() }
-}
-
-fn sysctl(name: &str, value: &'static str) -> Result<(), NodeError> {
-    let path = Path::new("/proc/sys").join(name);
-    // A read-only /proc/sys (a container) is fine as long as the value is there already.
-    if std::fs::read_to_string(&path).is_ok_and(|v| v.trim() == value) {
-        return Ok(());
-    }
-    std::fs::write(&path, value).map_err(|err| NodeError::Sysctl { path, value, err })
 }

@@ -3,7 +3,7 @@
 //! Whatever can be wrong with the configuration, the state directory or the sockets is found before the first interface
 //! or rule is made; when a later step fails on a fresh start, what was made is removed again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -22,6 +22,7 @@ use super::bgp::Bgp;
 use super::guard::Guard;
 use super::keeper::RESTARTS;
 use super::keeper_link::{KeeperLink, names};
+use super::paths::Paths;
 use super::policy_report::Told;
 use super::upkeep::Upkeep;
 use super::uplinks::{self, Uplinks};
@@ -120,6 +121,8 @@ pub(super) fn start(
         uplinks,
         whole: false,
         stored,
+        paths: None,
+        path_mtus: HashMap::new(),
         fleet: fleet.clone(),
         bgp,
         former,
@@ -164,6 +167,14 @@ pub(super) fn start(
     if let Some(listener) = metrics {
         let started = metrics::start(listener, events.clone());
         started.map_err(|err| DaemonError::Thread { what: "the metrics listener", err })?;
+    }
+    if daemon.config.network.masquerade {
+        watch::nftables(events.clone())?;
+    }
+    if daemon.config.node.probe_peers {
+        let started = Paths::start(events.clone());
+        daemon.paths = Some(started.map_err(|err| DaemonError::Thread { what: "the peers' probe", err })?);
+        daemon.watch_paths();
     }
     watch::keeper(&daemon.keeper, events.clone())?;
     daemon.keeper.ready().map_err(DaemonError::Keeper)?;

@@ -17,13 +17,15 @@ use rustix::fs::inotify::{self, WatchFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::keeper_link::KeeperLink;
-use super::{DaemonError, Event};
-use crate::sys::netlink::{Event as LinkEvent, Groups, Monitor};
+use super::{DaemonError, Event, masquerade};
+use crate::sys::netlink::{Event as LinkEvent, Groups, Monitor, NftMonitor};
 use crate::sys::scm;
 
 /// After a change in the manifests, how long others are waited for before they are read. It is not begun anew with each of
 /// them: a directory that is never quiet is read all the same.
 const SETTLE: Duration = Duration::from_millis(2);
+/// Between two looks at the nftables table, however often it is changed.
+const NFT_SETTLE: Duration = Duration::from_millis(500);
 /// How often a missing directory of manifests is looked for.
 const MISSING: Duration = Duration::from_secs(2);
 
@@ -130,6 +132,37 @@ fn names(inotify: &OwnedFd, buffer: &mut [MaybeUninit<u8>]) -> Option<Changed> {
 
 fn timespec(d: Duration) -> rustix::event::Timespec {
     rustix::event::Timespec { tv_sec: d.as_secs() as i64, tv_nsec: i64::from(d.subsec_nanos()) }
+}
+
+/// Changes of our nftables table. A kernel that does not tell is asked every half minute all the same.
+pub(super) fn nftables(events: Sender<Event>) -> Result<(), DaemonError> {
+    let mut monitor = match NftMonitor::open() {
+        Ok(monitor) => monitor,
+        Err(err) => {
+            tracing::info!(%err, "the nftables table is looked after every half minute only");
+            return Ok(());
+        }
+    };
+    let name = masquerade::TABLE.rsplit(' ').next().unwrap_or(masquerade::TABLE);
+    let spawned = std::thread::Builder::new().name("nftables-watch".into()).spawn(move || {
+        loop {
+            match poll(&mut [PollFd::new(&monitor, PollFlags::IN)], None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(err) => return tracing::error!(%err, "the nftables table is not watched any more"),
+            }
+            match monitor.touched(name) {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(err) => return tracing::error!(%err, "the nftables table is not watched any more"),
+            }
+            if events.send(Event::Nftables).is_err() {
+                return;
+            }
+            // Looking starts a process. Our own repair is heard of once more.
+            std::thread::sleep(NFT_SETTLE);
+        }
+    });
+    spawned.map(|_| ()).map_err(|err| DaemonError::Thread { what: "the nftables watch", err })
 }
 
 /// Link messages about the uplink.

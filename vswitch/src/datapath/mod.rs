@@ -36,7 +36,7 @@ use crate::events::Events;
 use crate::flow::FlowCache;
 use crate::icmp_limit::IcmpLimit;
 use crate::pipeline::{self, Action, Admit, Ingress};
-use crate::snapshot::{GATEWAY_MAC, Port, PortKind, Snapshot};
+use crate::snapshot::{GATEWAY_MAC, Peer, Port, PortKind, Snapshot};
 use crate::uplink::UplinkTx;
 
 pub use track::Remembered;
@@ -283,14 +283,16 @@ impl Core {
                 None => self.drop_frame(port, frame, DropReason::PortDown),
             },
             Action::Peer(i) => match snap.peers.get(i as usize).and_then(|p| Some((p, p.tunnel?))) {
-                Some((peer, tunnel)) => match self.forwardable(&pkt, frame.data(), peer.mtu) {
-                    Ok(()) => {
-                        encap::rewrite::set_macs(frame.data_mut(), peer.vtep_mac, snap.node.vtep_mac);
-                        encap::rewrite::dec_ttl(frame.data_mut(), &p);
-                        self.stage(Staged { frame, peer: i, tunnel, hash, made: false });
+                Some((peer, tunnel)) => {
+                    match self.forwardable(&pkt, frame.data(), path_mtu(snap, peer, &p)) {
+                        Ok(()) => {
+                            encap::rewrite::set_macs(frame.data_mut(), peer.vtep_mac, snap.node.vtep_mac);
+                            encap::rewrite::dec_ttl(frame.data_mut(), &p);
+                            self.stage(Staged { frame, peer: i, tunnel, hash, made: false });
+                        }
+                        Err(reason) => self.refuse(port, frame, &pkt, reason, peer.mtu, now_ms),
                     }
-                    Err(reason) => self.refuse(port, frame, &pkt, reason, peer.mtu, now_ms),
-                },
+                }
                 None => self.drop_frame(port, frame, DropReason::NoRoute),
             },
             Action::Gateway => self.gateway(port, frame, &pkt),
@@ -316,6 +318,12 @@ impl Core {
         self.stats(port).rx_dropped.incr();
         self.pool.give(frame);
     }
+}
+
+/// The largest of these packets that is sent to a peer. One that may be fragmented is not held up by a narrow path: its
+/// outer packet may be fragmented too.
+fn path_mtu(snap: &Snapshot, peer: &Peer, p: &Parsed) -> u16 {
+    if p.df { peer.mtu } else { snap.node.mtu }
 }
 
 /// What every frame of a port must satisfy, and who answers those that are not routed.

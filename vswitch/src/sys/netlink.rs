@@ -10,6 +10,7 @@ mod link;
 mod monitor;
 mod multi;
 mod neigh;
+mod nft;
 mod route;
 
 use std::io;
@@ -26,6 +27,7 @@ pub use self::link::{Link, LinkChange};
 pub use self::monitor::{Event, Groups, Monitor};
 pub use self::multi::{LEARNED, LearnedRoute};
 pub use self::neigh::Neighbour;
+pub use self::nft::NftMonitor;
 pub use self::route::{MAIN_TABLE, PROTOCOL, Route, RouteFilter, RouteKind};
 
 /// A dump interrupted by changes is taken again this often before its last state is good enough.

@@ -54,13 +54,18 @@ pub fn allow_fragments(socket: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
     }
 }
 
-/// Sends as large as the first link takes, whatever the kernel knows of the path (`IP_PMTUDISC_PROBE`): DF is the
-/// caller's on a raw socket, and always set on a UDP one. IPv4.
+/// Sends as large as the first link takes, whatever the kernel knows of the path, and never in fragments
+/// (`IP_PMTUDISC_PROBE`). DF is set, but where the caller writes the IP header itself.
 ///
 /// # Errors
-/// When it is no IPv4 socket.
-pub fn probe_path(socket: BorrowedFd<'_>) -> io::Result<()> {
-    set_int(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
+/// When the socket is not of the family that `v6` says.
+pub fn probe_path(socket: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
+    if v6 {
+        set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)?;
+        set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 1)
+    } else {
+        set_int(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
+    }
 }
 
 /// Who is at the other end of a Unix socket, as it was when it connected.

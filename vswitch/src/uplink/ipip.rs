@@ -164,7 +164,7 @@ impl IpipTx {
         configure(&socket)?;
         let failed = |option| move |err| IpipError::Option { option, err };
         socket.set_header_included_v4(true).map_err(failed("IP_HDRINCL"))?;
-        sockopt::probe_path(socket.as_fd()).map_err(failed("IP_MTU_DISCOVER"))?;
+        sockopt::probe_path(socket.as_fd(), false).map_err(failed("IP_MTU_DISCOVER"))?;
         let headers = Box::new([[0; IPIP_LEN]; SEND_BATCH]);
         Ok(Self { socket, src, batch: SendBatch::new(SEND_BATCH), headers })
     }

@@ -68,6 +68,7 @@ pub(super) fn render(s: &Scrape, started: SystemTime) -> String {
     rules(&mut out, &s.rules);
     ports(&mut out, &s.ports);
     peers(&mut out, s);
+    paths(&mut out, s);
     out.out
 }
 
@@ -141,6 +142,32 @@ fn peers(out: &mut Text, s: &Scrape) {
         if let Some(ms) = p.last_heard_ms {
             out.sample(&[("peer", &p.name)], format_args!("{}.{:03}", ms / 1000, ms % 1000));
         }
+    }
+}
+
+/// What echoes between the nodes tell.
+fn paths(out: &mut Text, s: &Scrape) {
+    out.family("vswitch_peer_mtu_bytes", GAUGE, "Largest packet of a pod toward the node.");
+    for p in &s.peers {
+        out.sample(&[("peer", &p.name)], p.mtu);
+    }
+    out.family(
+        "vswitch_peer_round_trip_seconds",
+        GAUGE,
+        "Round trip of an echo to the node, smoothed; absent = it never answered.",
+    );
+    for p in &s.peers {
+        if let Some(us) = p.rtt_us {
+            out.sample(&[("peer", &p.name)], format_args!("{}.{:06}", us / 1_000_000, us % 1_000_000));
+        }
+    }
+    out.family(
+        "vswitch_peer_echo_loss_ratio",
+        GAUGE,
+        "Part of the last 64 echoes to the node that was lost.",
+    );
+    for p in s.peers.iter().filter(|p| p.echoes > 0) {
+        out.sample(&[("peer", &p.name)], f64::from(p.echoes_lost) / f64::from(p.echoes));
     }
 }
 

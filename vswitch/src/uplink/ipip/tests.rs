@@ -70,7 +70,7 @@ fn a_train_becomes_packets_of_the_right_protocol() {
                 assert_eq!((meta.addr.ip(), meta.stride, meta.len), (HERE.into(), 0, packet.len() + 20));
                 let found = ipip::parse(bytes).unwrap();
                 assert_eq!(bytes[found.at..], packet[..]);
-                assert_eq!((bytes[8], bytes[6] & 0x40 != 0), (64, true), "TTL and DF");
+                assert_eq!((bytes[8], bytes[6] & 0x40 != 0), (64, !v6), "TTL and DF");
             }
         }
     });
