@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use control::attachments::{Attachment, StateDir, boot_id};
-use control::config::{Config, Tunnel as TunnelConfig};
+use control::config::{Config, Store, Tunnel as TunnelConfig};
 use control::ipam::Ipam;
 use control::mac::Mac;
 use crossbeam::channel::{Sender, bounded};
@@ -54,6 +54,9 @@ fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::Path
     let machine = node::machine().map_err(DaemonError::Machine)?;
     let config =
         Config::load(&text, &machine).map_err(|err| DaemonError::Config { path: path.to_owned(), err })?;
+    if let Store::Etcd(_) = config.store {
+        return Err(DaemonError::Store);
+    }
     let name = config.node.uplink.clone();
     let uplink = machine.links.get(&name).ok_or(DaemonError::Uplink { name })?;
     let (mtu, least) = (config.pod_mtu(uplink.mtu), config.least_mtu());
@@ -108,7 +111,7 @@ fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::Path
     let conntrack = Arc::new(take_conntrack(&keeper, &mut held, &config, &alive)?);
     let node_addrs = host_addresses(&facts);
     let guard =
-        Guard::open(&config.node.name, node_addrs, config.manifests.as_deref(), &config.node.state_dir);
+        Guard::open(&config.node.name, node_addrs, config.manifests(), &config.node.state_dir);
     let mut daemon = Daemon {
         switch: Switch::start(workers, Sizes::default(), conntrack)?,
         guard,
@@ -139,7 +142,7 @@ fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::Path
     daemon.level_mtu();
     // Whatever changes from now on is heard of; what has changed meanwhile is seen by the first look.
     watch::uplink(&daemon.config.node.uplink, events.clone())?;
-    if let Some(dir) = &daemon.config.manifests {
+    if let Some(dir) = daemon.config.manifests() {
         watch::manifests(dir, events.clone())?;
     }
     daemon.look_at_uplink();
