@@ -230,7 +230,12 @@ fn check_node(file: &NodeSection, machine: &Machine, errors: &mut Errors) -> Nod
     node
 }
 
-fn check_network(file: &NetworkSection, is_static: bool, pods: &mut Vec<Named>, errors: &mut Errors) -> Network {
+fn check_network(
+    file: &NetworkSection,
+    is_static: bool,
+    pods: &mut Vec<Named>,
+    errors: &mut Errors,
+) -> Network {
     let default = ["10.244.0.0/16".to_owned()];
     let mut cluster = Vec::new();
     let default = if is_static { &default[..] } else { &[] };

@@ -129,7 +129,9 @@ fn etcd(section: &StoreSection, errors: &mut Errors) -> EtcdSettings {
     if secure > 0 && ca.is_none() {
         errors.absent("store.ca", Problem::EndpointWithoutCa);
     }
-    for (name, given) in [("store.ca", ca.is_some()), ("store.cert", cert.is_some()), ("store.key", key.is_some())] {
+    for (name, given) in
+        [("store.ca", ca.is_some()), ("store.cert", cert.is_some()), ("store.key", key.is_some())]
+    {
         if given && secure == 0 {
             errors.absent(name, Problem::WithoutTls);
         }
@@ -155,7 +157,9 @@ fn etcd(section: &StoreSection, errors: &mut Errors) -> EtcdSettings {
 
 /// `http://` or `https://`, a host, and perhaps a port; nothing behind it.
 fn is_endpoint(text: &str) -> bool {
-    let Some(rest) = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) else { return false };
+    let Some(rest) = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) else {
+        return false;
+    };
     let (host, port) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((v6, port)) => (v6.parse::<std::net::Ipv6Addr>().is_ok(), port),
         None => {
@@ -164,6 +168,7 @@ fn is_endpoint(text: &str) -> bool {
             (!name.is_empty() && name.bytes().all(good), port)
         }
     };
-    let port = port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok_and(|p| p > 0));
+    let port = port.is_empty()
+        || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok_and(|p| p > 0));
     host && port
 }

@@ -306,10 +306,7 @@ fn every_error_names_key_and_value() {
             r#"tunnel.vtep-mac = "0e-00-00-00-00-01": is not an Ethernet address such as 0e:00:00:00:00:01"#,
         ),
         // [store], [bgp], [metrics]
-        (
-            format!("{LEAST}[store]\ntype = \"etcd\""),
-            "network.pod-cidrs: comes from the store: remove it",
-        ),
+        (format!("{LEAST}[store]\ntype = \"etcd\""), "network.pod-cidrs: comes from the store: remove it"),
         (
             format!("{LEAST}[store]\ntype = \"kubernetes\""),
             r#"store.type = "kubernetes": is not supported by this version; there is static, etcd"#,
@@ -491,7 +488,9 @@ fn the_installed_example_is_valid() {
 
 /// With etcd, and these lines more of `[store]`.
 fn with_etcd(more: &str) -> Result<Config, String> {
-    let text = format!("[node]\nname = \"n1\"\nuplink = \"eth0\"\naddress = \"10.0.0.1\"\n[store]\ntype = \"etcd\"\n{more}");
+    let text = format!(
+        "[node]\nname = \"n1\"\nuplink = \"eth0\"\naddress = \"10.0.0.1\"\n[store]\ntype = \"etcd\"\n{more}"
+    );
     Config::load(&text, &Machine::unknown()).map_err(|err| err.to_string())
 }
 
@@ -543,7 +542,10 @@ fn errors_of_etcd_name_their_key() {
         ("password = \"x\"", "store.username: must be set"),
         ("prefix = \"/\"", r#"store.prefix = "/": must begin with '/', and name more than that"#),
         ("[network]\npod-cidrs = [\"10.244.1.0/24\"]", "network.pod-cidrs: comes from the store: remove it"),
-        ("[network]\ncluster-cidrs = [\"10.244.0.0/16\"]", "network.cluster-cidrs: comes from the store: remove it"),
+        (
+            "[network]\ncluster-cidrs = [\"10.244.0.0/16\"]",
+            "network.cluster-cidrs: comes from the store: remove it",
+        ),
         ("[tunnel]\ntype = \"vxlan\"", "tunnel.type: comes from the store: remove it"),
     ] {
         assert_eq!(with_etcd(more).unwrap_err(), error, "{more}");

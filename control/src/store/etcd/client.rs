@@ -149,7 +149,11 @@ impl Client {
             return Ok(endpoint);
         }
         let read = |key, path: &std::path::Path| {
-            std::fs::read(path).map_err(|err| CallError::File { key, path: path.to_owned(), err: Arc::new(err) })
+            std::fs::read(path).map_err(|err| CallError::File {
+                key,
+                path: path.to_owned(),
+                err: Arc::new(err),
+            })
         };
         let mut tls = ClientTlsConfig::new();
         if let Some(ca) = &settings.ca {
@@ -248,11 +252,17 @@ impl Client {
         Ok(token)
     }
 
-    pub(super) async fn range(&self, question: super::wire::RangeRequest) -> Result<super::wire::RangeResponse, CallError> {
+    pub(super) async fn range(
+        &self,
+        question: super::wire::RangeRequest,
+    ) -> Result<super::wire::RangeResponse, CallError> {
         self.call(RANGE, question).await
     }
 
-    pub(super) async fn txn(&self, question: super::wire::TxnRequest) -> Result<super::wire::TxnResponse, CallError> {
+    pub(super) async fn txn(
+        &self,
+        question: super::wire::TxnRequest,
+    ) -> Result<super::wire::TxnResponse, CallError> {
         self.call(TXN, question).await
     }
 
@@ -274,7 +284,8 @@ impl Client {
         let call = async {
             let mut grpc = Grpc::new(channel);
             grpc.ready().await.map_err(|err| transport(&name, &err))?;
-            let mut request = Request::new(tokio_stream::once(LeaseRequest { id }).chain(tokio_stream::pending()));
+            let mut request =
+                Request::new(tokio_stream::once(LeaseRequest { id }).chain(tokio_stream::pending()));
             with_token(&mut request, token);
             let codec = ProstCodec::<LeaseRequest, LeaseResponse>::default();
             let path = PathAndQuery::from_static(KEEP_ALIVE);

@@ -205,7 +205,8 @@ impl Mirror {
             true => tonic::Code::PermissionDenied,
             false => tonic::Code::Unavailable,
         };
-        CallError::of(&watch.member, &tonic::Status::new(code, format!("the watch was ended: {reason}"))).into()
+        CallError::of(&watch.member, &tonic::Status::new(code, format!("the watch was ended: {reason}")))
+            .into()
     }
 
     /// All keys of one revision, page by page.

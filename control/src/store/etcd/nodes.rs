@@ -24,8 +24,12 @@ pub(super) struct Nodes {
     prefix: String,
     /// The configuration's text as it lies there; none = there is none.
     pub(super) text: Option<Vec<u8>>,
-    /// In force: the first valid one since the start.
+    /// In force: the first valid one that etcd had since the start; until then the one that was kept.
     pub(super) network: Option<NetworkConfig>,
+    /// The one in force is only what was kept.
+    kept: bool,
+    /// Its text.
+    in_force: Option<String>,
     network_problem: Option<String>,
     /// By their names below `subnets/`.
     pub(super) leases: BTreeMap<String, Entry>,
@@ -50,6 +54,8 @@ impl Nodes {
             prefix: format!("{prefix}/"),
             text: None,
             network: None,
+            kept: false,
+            in_force: None,
             network_problem: None,
             leases: BTreeMap::new(),
             odd: BTreeSet::new(),
@@ -141,25 +147,36 @@ impl Nodes {
         self.put(&kv);
     }
 
+    /// Takes up the configuration that was kept.
+    pub(super) fn restore(&mut self, text: &[u8]) {
+        self.configure(text);
+        self.kept = true;
+    }
+
     /// Takes a configuration over. One that differs from the one in force waits for the next start: what is in force
     /// stays, whatever somebody writes.
-    pub(super) fn configure(&mut self, text: &[u8]) {
+    fn configure(&mut self, text: &[u8]) {
         self.text = Some(text.get(..crate::flannel::network::MOST_TEXT).unwrap_or(text).to_vec());
         let parsed = NetworkConfig::parse(text);
-        self.network_problem = match (&self.network, parsed) {
+        let in_force = self.network.as_ref().filter(|_| !self.kept);
+        self.network_problem = match (in_force, parsed) {
             (_, Err(err)) => Some(err.to_string()),
             (None, Ok(network)) => {
-                self.network = Some(network);
+                (self.network, self.kept) = (Some(network), false);
+                self.in_force = Some(String::from_utf8_lossy(text).into_owned());
                 None
             }
             (Some(in_force), Ok(network)) if *in_force == network => None,
-            (Some(_), Ok(_)) => Some("it was changed; the change is in force after the next start".to_owned()),
+            (Some(_), Ok(_)) => {
+                Some("it was changed; the change is in force after the next start".to_owned())
+            }
         };
     }
 
     fn put_lease(&mut self, name: String, key: LeaseKey, kv: &KeyValue) {
         // Events may come twice; a list is right whatever was there before.
-        if self.seen.is_none() && self.leases.get(&name).is_some_and(|have| have.modified >= kv.mod_revision) {
+        if self.seen.is_none() && self.leases.get(&name).is_some_and(|have| have.modified >= kv.mod_revision)
+        {
             return;
         }
         self.forget(&name);
@@ -208,6 +225,11 @@ impl Nodes {
     pub(super) fn taken<'a>(&'a self, but: Option<&'a str>) -> impl Iterator<Item = IpNet> + 'a {
         let others = self.leases.iter().filter(move |(name, _)| Some(name.as_str()) != but);
         others.flat_map(|(_, entry)| nets_of(entry.key))
+    }
+
+    /// The text of the configuration in force.
+    pub(super) fn network_text(&self) -> Option<String> {
+        self.in_force.clone()
     }
 
     /// The peers; none without a network.

@@ -99,7 +99,9 @@ impl ObjectKeys {
         self.notes.clear(&name);
         let bytes = self.bytes - entry.len + kv.value.len();
         let version = match one(&kv.value, &key) {
-            _ if bytes > MOST_BYTES => Err(format!("it is not read: all objects have more than {MOST_BYTES} bytes")),
+            _ if bytes > MOST_BYTES => {
+                Err(format!("it is not read: all objects have more than {MOST_BYTES} bytes"))
+            }
             version => version,
         };
         (entry.modified, entry.hash) = (kv.mod_revision, hash);
@@ -113,7 +115,11 @@ impl ObjectKeys {
                 Some((key, (source, object)))
             }
             Err(problem) => {
-                let standing = if entry.good.is_some() { "its last valid version stays in force" } else { "it is ignored" };
+                let standing = if entry.good.is_some() {
+                    "its last valid version stays in force"
+                } else {
+                    "it is ignored"
+                };
                 self.notes.tell(&name, format!("{problem}; {standing}"));
                 None
             }
@@ -136,7 +142,10 @@ impl ObjectKeys {
             if let Some(seen) = &mut self.seen {
                 seen.insert(key);
             }
-            self.notes.tell(&name, "it is larger than is read; its last valid version, if any, stays in force".to_owned());
+            self.notes.tell(
+                &name,
+                "it is larger than is read; its last valid version, if any, stays in force".to_owned(),
+            );
         }
     }
 

@@ -149,7 +149,9 @@ impl PodKeys {
         let bytes = self.bytes + kv.value.len();
         let read = match kv.value.len() {
             len if len > MOST_TEXT => Err(format!("{len} bytes: at most {MOST_TEXT} are read")),
-            _ if bytes > MOST_BYTES => Err(format!("it is not read: all pods have more than {MOST_BYTES} bytes")),
+            _ if bytes > MOST_BYTES => {
+                Err(format!("it is not read: all pods have more than {MOST_BYTES} bytes"))
+            }
             _ => one(&kv.value, &key),
         };
         match read {
@@ -213,9 +215,10 @@ impl PodKeys {
         let owners: BTreeMap<_, _> =
             of_peers.chain(own.iter().copied()).map(|(net, end)| (net.network(), (net, end))).collect();
         let before = std::mem::replace(&mut self.owners, owners);
-        let changed = |a: &BTreeMap<IpAddr, (IpNet, IpAddr)>, b: &BTreeMap<IpAddr, (IpNet, IpAddr)>| -> Vec<IpNet> {
-            a.iter().filter(|(at, owner)| b.get(at) != Some(owner)).map(|(_, (net, _))| *net).collect()
-        };
+        let changed =
+            |a: &BTreeMap<IpAddr, (IpNet, IpAddr)>, b: &BTreeMap<IpAddr, (IpNet, IpAddr)>| -> Vec<IpNet> {
+                a.iter().filter(|(at, owner)| b.get(at) != Some(owner)).map(|(_, (net, _))| *net).collect()
+            };
         let nets = [changed(&before, &self.owners), changed(&self.owners, &before)].concat();
         let keys = nets.iter().flat_map(|net| self.by_addr.range(net.network()..=net.broadcast()));
         keys.flat_map(|(_, keys)| keys.iter().cloned()).collect()
@@ -240,6 +243,11 @@ impl PodKeys {
                 None
             }
         }
+    }
+
+    /// Has the node that wrote it the addresses it says?
+    pub(super) fn holds(&self, entry: &PodEntry) -> bool {
+        entry.source.is_some() && entry.addrs.iter().all(|addr| self.has(&entry.hosts, *addr))
     }
 
     fn has(&self, hosts: &[IpAddr], addr: IpAddr) -> bool {

@@ -52,7 +52,10 @@ impl Notes {
             problems.insert(format!("{prefix}…"), format!("{} more keys have something wrong", self.untold));
         }
         if self.junk > 0 {
-            problems.insert(format!("{prefix}*"), format!("{} keys mean nothing here, and are ignored", self.junk));
+            problems.insert(
+                format!("{prefix}*"),
+                format!("{} keys mean nothing here, and are ignored", self.junk),
+            );
         }
     }
 }

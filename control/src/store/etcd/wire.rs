@@ -98,7 +98,13 @@ impl Compare {
 
     /// The key was written last by this revision; 0 = it is not there.
     pub(super) fn unchanged(key: Vec<u8>, revision: i64) -> Compare {
-        Compare { result: 0, target: 2, key, union: Some(Union::ModRevision(revision)), range_end: Vec::new() }
+        Compare {
+            result: 0,
+            target: 2,
+            key,
+            union: Some(Union::ModRevision(revision)),
+            range_end: Vec::new(),
+        }
     }
 }
 

@@ -1,0 +1,469 @@
+//! This node's lease: which subnet to take, when to renew it, what to do when it is not ours any more.
+//!
+//! ```text
+//!            plan              claimed
+//!  Seeking ───────► (a call) ───────────► Held ──── due ────► (a call) ──► Held
+//!     ▲  ▲             │ lost, failed       │ deleted, expired,
+//!     │  └─────────────┘ wait, doubled      │ another's
+//!     └─────────────────────────────────────┘ the same subnet first
+//! ```
+//!
+//! Pure: what the store holds and the time go in, the call to make comes out. Packets go on whatever happens here.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::Timing;
+use super::nodes::Nodes;
+use crate::config::nets::overlap;
+use crate::flannel::roster::{Own, nets_of};
+use crate::flannel::{BackendConfig, LeaseBackend, LeaseKey, LeaseValue, NetworkConfig, Pool, Vtep};
+use crate::mac::Mac;
+
+/// Among how many free subnets one is chosen, as flannel does.
+const CANDIDATES: usize = 100;
+
+/// A call about the lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Call {
+    /// Take a subnet, or write again what we have.
+    Claim(Claim),
+    /// Let the lease live as long again.
+    Renew {
+        /// The etcd lease.
+        lease: i64,
+    },
+    /// Give a subnet back that another node had first.
+    Yield {
+        /// Which.
+        key: LeaseKey,
+        /// Only this version of it.
+        modified: i64,
+    },
+}
+
+/// What is to be written, and what must be so for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Claim {
+    /// The subnets.
+    pub(super) key: LeaseKey,
+    /// What peers need.
+    pub(super) value: LeaseValue,
+    /// The key's version that is written over; 0 = it must not be there.
+    pub(super) over: i64,
+    /// A key of ours that is in the way: it goes first, in this version.
+    pub(super) remove: Option<(String, i64)>,
+    /// It is a reservation: it stays without a lease.
+    pub(super) reservation: bool,
+    /// The etcd lease to use again; 0 = a new one.
+    pub(super) lease: i64,
+}
+
+/// How a claim ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claimed {
+    /// It is ours, as of this revision, with this etcd lease.
+    Yes {
+        /// Of the write.
+        revision: i64,
+        /// The node's lease, which the key ends with unless it is a reservation.
+        lease: i64,
+        /// From the answer on.
+        ttl: Duration,
+    },
+    /// Somebody else was first.
+    Lost,
+}
+
+/// A lease that is ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) key: LeaseKey,
+    pub(super) value: LeaseValue,
+    /// The write that made it ours.
+    pub(super) revision: i64,
+    /// The etcd lease.
+    pub(super) lease: i64,
+    pub(super) reservation: bool,
+    /// When it ends, unless it is renewed.
+    pub(super) expires: Instant,
+}
+
+/// What this node wants.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    timing: Timing,
+    own: Own,
+    mac: Option<Mac>,
+    /// Made once, for a node without one.
+    spare: Mac,
+    /// The subnets to take where they are free.
+    pub(super) wish: Option<LeaseKey>,
+    held: Option<Held>,
+    /// No call before.
+    not_before: Option<Instant>,
+    wait: Duration,
+    renew_at: Option<Instant>,
+    /// What happened to the lease, for somebody to read.
+    pub(super) note: Option<String>,
+}
+
+impl Keeper {
+    /// `own.key` is what this node had when it last knew; `wish` what else it may have had before.
+    pub(super) fn new(
+        timing: Timing,
+        own: Own,
+        wish: Option<LeaseKey>,
+        mac: Option<Mac>,
+        spare: Mac,
+    ) -> Keeper {
+        let wait = timing.backoff.0;
+        let wish = own.key.or(wish);
+        Keeper {
+            timing,
+            own,
+            mac,
+            spare,
+            wish,
+            held: None,
+            not_before: None,
+            wait,
+            renew_at: None,
+            note: None,
+        }
+    }
+
+    /// Who we are; with our subnets, once there are some.
+    pub(super) fn own(&self) -> &Own {
+        &self.own
+    }
+
+    pub(super) fn held(&self) -> Option<&Held> {
+        self.held.as_ref()
+    }
+
+    /// The MAC of our end.
+    pub(super) fn mac(&self) -> Mac {
+        self.mac.unwrap_or(self.spare)
+    }
+
+    /// When to ask again though nothing happened.
+    pub(super) fn next(&self) -> [Option<Instant>; 2] {
+        [self.not_before, self.renew_at.filter(|_| self.held.is_some())]
+    }
+
+    /// All was listed as of this revision: an earlier store was put back if ours is later.
+    pub(super) fn listed(&mut self, revision: i64) {
+        if let Some(held) = &mut self.held {
+            held.revision = held.revision.min(revision);
+        }
+    }
+
+    /// The call to make now, if any. `pick` chooses one of so many.
+    pub(super) fn step(
+        &mut self,
+        nodes: &Nodes,
+        now: Instant,
+        pick: &mut dyn FnMut(usize) -> usize,
+    ) -> Option<Call> {
+        let network = nodes.network.as_ref()?;
+        if nodes.is_listing() || self.not_before.is_some_and(|at| now < at) {
+            return None;
+        }
+        match self.held.clone() {
+            None => self.plan(network, nodes, pick).map(Call::Claim),
+            // What was written is not seen yet, or the store was put back and a list will come.
+            Some(held) if nodes.revision < held.revision => self.renewal(&held, now),
+            Some(held) => self.look(held, nodes, now, pick),
+        }
+    }
+
+    fn renewal(&self, held: &Held, now: Instant) -> Option<Call> {
+        self.renew_at.is_some_and(|at| at <= now).then_some(Call::Renew { lease: held.lease })
+    }
+
+    /// Is what we have still ours?
+    fn look(
+        &mut self,
+        mut held: Held,
+        nodes: &Nodes,
+        now: Instant,
+        pick: &mut dyn FnMut(usize) -> usize,
+    ) -> Option<Call> {
+        let Some(entry) = nodes.own(&held.key) else {
+            self.lose(format!("the lease of {} was deleted or has expired; it is taken again", held.key));
+            return self.step(nodes, now, pick);
+        };
+        let ours = entry.value.as_ref().is_some_and(|value| Some(value.public_ip) == self.own.address);
+        if !ours && entry.created > held.revision {
+            let by = entry.value.as_ref().map_or("somebody".to_owned(), |value| value.public_ip.to_string());
+            self.lose(format!("the subnet {} was taken by {by}; another one is taken", held.key));
+            return self.step(nodes, now, pick);
+        }
+        if let Some(first) = self.first_owner(&held, nodes) {
+            self.note = Some(format!(
+                "{} overlaps {first}, which was there first; another subnet is taken",
+                held.key
+            ));
+            return Some(Call::Yield { key: held.key, modified: entry.modified });
+        }
+        if entry.lease == 0 && ours && !held.reservation {
+            held.reservation = true;
+            self.held = Some(held.clone());
+        }
+        let lease = if held.reservation { 0 } else { held.lease };
+        if entry.value.as_ref() != Some(&held.value) || entry.lease != lease {
+            let (key, value, over) = (held.key, held.value.clone(), entry.modified);
+            let reservation = held.reservation;
+            return Some(Call::Claim(Claim {
+                key,
+                value,
+                over,
+                remove: None,
+                reservation,
+                lease: held.lease,
+            }));
+        }
+        self.wait = self.timing.backoff.0;
+        self.renewal(&held, now)
+    }
+
+    /// A lease of another node that overlaps ours and was made before.
+    fn first_owner<'a>(&self, held: &Held, nodes: &'a Nodes) -> Option<&'a str> {
+        let own = nodes.own(&held.key)?;
+        let others =
+            nodes.leases.iter().filter(|(_, entry)| entry.key != held.key && entry.created < own.created);
+        let ours = |entry: &crate::flannel::Entry| {
+            entry.value.as_ref().is_some_and(|value| Some(value.public_ip) == self.own.address)
+        };
+        let mut overlapping = others.filter(|(_, entry)| {
+            nets_of(entry.key).any(|net| nets_of(held.key).any(|mine| overlap(&net, &mine))) && !ours(entry)
+        });
+        overlapping.next().map(|(name, _)| name.as_str())
+    }
+
+    fn lose(&mut self, note: String) {
+        if let Some(held) = self.held.take() {
+            self.wish = Some(held.key);
+        }
+        self.tell(note);
+    }
+
+    fn tell(&mut self, note: String) {
+        if self.note.as_ref() != Some(&note) {
+            tracing::warn!("etcd: {note}");
+            self.note = Some(note);
+        }
+    }
+
+    /// What to take: what is ours already, what was ours before, or any that is free.
+    fn plan(
+        &mut self,
+        network: &NetworkConfig,
+        nodes: &Nodes,
+        pick: &mut dyn FnMut(usize) -> usize,
+    ) -> Option<Claim> {
+        if let Err(problem) = self.value(network) {
+            self.tell(problem);
+            return None;
+        }
+        let ours = nodes.leases.iter().filter(|(name, entry)| {
+            let value = entry.value.as_ref();
+            value.is_some_and(|value| Some(value.public_ip) == self.own.address)
+                && **name == entry.key.to_string()
+        });
+        // The one written last is the one the node has.
+        let mine =
+            ours.max_by_key(|(_, entry)| entry.modified).map(|(name, entry)| (name.clone(), entry.clone()));
+        if let Some((_, entry)) = &mine
+            && self.mac.is_none()
+            && let Some(LeaseBackend::Vxlan { v4: Some(vtep), .. }) =
+                entry.value.as_ref().map(|value| &value.backend)
+        {
+            // Peers know this one.
+            self.mac = Some(vtep.mac);
+        }
+        let value = self.value(network).ok()?;
+        if let Some((_, entry)) = mine.as_ref().filter(|(_, entry)| fits(network, &entry.key)) {
+            let reservation = entry.lease == 0;
+            let (key, over, lease) = (entry.key, entry.modified, entry.lease);
+            return Some(Claim { key, value, over, remove: None, reservation, lease });
+        }
+        let old = mine.as_ref().map(|(name, _)| name.as_str());
+        let taken: Vec<IpNet> = nodes.taken(old).collect();
+        let free = |net: &IpNet| !taken.iter().any(|other| overlap(other, net));
+        let wishes = self.wish.into_iter().chain(mine.as_ref().map(|(_, entry)| entry.key));
+        let wished: Vec<IpNet> = wishes.flat_map(nets_of).filter(free).collect();
+        let mut choose = |pool: &Pool| {
+            let wish = wished
+                .iter()
+                .find(|net| pool.fits(net) && net.addr().is_ipv4() == pool.network.addr().is_ipv4());
+            wish.copied().or_else(|| {
+                let free = candidates(pool, &taken);
+                free.get(pick(free.len())).copied()
+            })
+        };
+        let v4 = choose(&network.v4).and_then(|net| if let IpNet::V4(v4) = net { Some(v4) } else { None });
+        let v6 = network
+            .v6
+            .as_ref()
+            .map(|pool| choose(pool).and_then(|net| if let IpNet::V6(v6) = net { Some(v6) } else { None }));
+        let (Some(v4), false): (Option<Ipv4Net>, bool) = (v4, v6 == Some(None)) else {
+            self.tell(format!("no subnet is free in {}", network.v4.network));
+            return None;
+        };
+        let v6: Option<Ipv6Net> = v6.flatten();
+        let remove = mine.map(|(name, entry)| (name, entry.modified));
+        let (key, over, reservation) = (LeaseKey { v4, v6 }, 0, false);
+        Some(Claim { key, value, over, remove, reservation, lease: 0 })
+    }
+
+    /// What peers need to know of us.
+    fn value(&self, network: &NetworkConfig) -> Result<LeaseValue, String> {
+        let public_ip = self.own.address.ok_or("this node has no IPv4 address (node.address)")?;
+        let public_ipv6 = match network.v6 {
+            Some(_) => Some(self.own.address6.ok_or("this node has no IPv6 address (node.address6)")?),
+            None => None,
+        };
+        if let Some(addr) = [Some(IpAddr::V4(public_ip)), public_ipv6.map(IpAddr::V6)]
+            .into_iter()
+            .flatten()
+            .find(|addr| network.networks().iter().any(|net| net.contains(addr)))
+        {
+            return Err(format!("this node's address {addr} is inside the network of pods"));
+        }
+        // Fails for a backend that is not spoken: then nothing is taken, for no packet would come.
+        network.backend.tunnel(self.mac()).map_err(|err| err.to_string())?;
+        let backend = match network.backend {
+            BackendConfig::Udp { .. } | BackendConfig::Other(_) => LeaseBackend::None,
+            BackendConfig::Vxlan { vni, .. } => {
+                let vtep = Vtep { vni, mac: self.mac() };
+                LeaseBackend::Vxlan { v4: Some(vtep), v6: public_ipv6.map(|_| vtep) }
+            }
+            BackendConfig::HostGw => LeaseBackend::HostGw,
+            BackendConfig::Ipip { .. } => LeaseBackend::Ipip,
+        };
+        Ok(LeaseValue { public_ip, public_ipv6, backend })
+    }
+
+    /// How a claim ended.
+    pub(super) fn claimed(&mut self, claim: Claim, claimed: Claimed, now: Instant) {
+        match claimed {
+            Claimed::Yes { revision, lease, ttl } => {
+                let Claim { key, value, reservation, .. } = claim;
+                let expires = now + ttl;
+                self.note = None;
+                self.own.key = Some(key);
+                self.wish = Some(key);
+                self.held = Some(Held { key, value, revision, lease, reservation, expires });
+                self.renew_at = Some(self.due(expires, ttl));
+                // A fight over one key is not fought at full speed.
+                self.hold_off(now);
+            }
+            Claimed::Lost => self.hold_off(now),
+        }
+    }
+
+    /// How a renewal ended; none = it failed.
+    pub(super) fn renewed(&mut self, ttl: Option<Duration>, now: Instant) {
+        match ttl {
+            Some(ttl) if !ttl.is_zero() => {
+                if let Some(held) = &mut self.held {
+                    held.expires = now + ttl;
+                    self.renew_at = Some(self.due(now + ttl, ttl));
+                }
+            }
+            Some(_) => {
+                let key = self.held.as_ref().map(|held| held.key.to_string()).unwrap_or_default();
+                self.lose(format!("the lease of {key} has expired; it is taken again"));
+            }
+            None => self.renew_at = Some(now + self.timing.renew_retry),
+        }
+    }
+
+    /// Our key was given back.
+    pub(super) fn yielded(&mut self, done: bool, now: Instant) {
+        if done {
+            self.held = None;
+            self.wish = None;
+        }
+        self.hold_off(now);
+    }
+
+    /// The call brought nothing.
+    pub(super) fn failed(&mut self, now: Instant) {
+        self.hold_off(now);
+    }
+
+    fn hold_off(&mut self, now: Instant) {
+        let millis = usize::try_from(self.wait.as_millis()).unwrap_or(1000);
+        self.not_before =
+            Some(now + self.wait / 2 + Duration::from_millis(super::jitter(millis / 2 + 1) as u64));
+        self.wait = (self.wait * 2).min(self.timing.backoff.1);
+    }
+
+    /// When a lease that ends then is renewed: a margin before, or at half its life where that is later.
+    fn due(&self, expires: Instant, ttl: Duration) -> Instant {
+        let early = self.timing.renew_margin.min(ttl / 2);
+        expires.checked_sub(early).unwrap_or(expires)
+    }
+}
+
+/// Can a node have these subnets in this network?
+fn fits(network: &NetworkConfig, key: &LeaseKey) -> bool {
+    network.v4.fits(&key.v4.into())
+        && match (&network.v6, key.v6) {
+            (Some(pool), Some(v6)) => pool.fits(&v6.into()),
+            (None, None) => true,
+            _ => false,
+        }
+}
+
+/// The first free subnets, at most [`CANDIDATES`].
+pub(super) fn candidates(pool: &Pool, taken: &[IpNet]) -> Vec<IpNet> {
+    let number = |addr: IpAddr| match addr {
+        IpAddr::V4(v4) => u128::from(v4.to_bits()),
+        IpAddr::V6(v6) => v6.to_bits(),
+    };
+    let is_v4 = pool.min.is_ipv4();
+    let bits: u8 = if is_v4 { 32 } else { 128 };
+    let size = 1_u128.checked_shl(u32::from(bits - pool.subnet_len.min(bits))).unwrap_or(1).max(1);
+    // By their first address: the furthest end of those that begin before.
+    let same = taken.iter().filter(|net| net.addr().is_ipv4() == is_v4);
+    let mut ends: BTreeMap<u128, u128> = BTreeMap::new();
+    for net in same {
+        let end = ends.entry(number(net.network())).or_default();
+        *end = (*end).max(number(net.broadcast()));
+    }
+    let mut ends = ends.into_iter().peekable();
+    let (mut at, last, mut covered) = (number(pool.min), number(pool.max), None::<u128>);
+    let mut free = Vec::new();
+    while at <= last && free.len() < CANDIDATES {
+        while let Some((_, end)) = ends.next_if(|(start, _)| *start <= at + (size - 1)) {
+            covered = covered.max(Some(end));
+        }
+        match covered.filter(|end| *end >= at) {
+            Some(end) => {
+                let steps = (end - at) / size + 1;
+                let Some(next) = steps.checked_mul(size).and_then(|step| at.checked_add(step)) else { break };
+                at = next;
+            }
+            None => {
+                let addr = match is_v4 {
+                    true => IpAddr::from(u32::try_from(at).unwrap_or(u32::MAX).to_be_bytes()),
+                    false => IpAddr::from(at.to_be_bytes()),
+                };
+                free.extend(IpNet::new(addr, pool.subnet_len).ok());
+                let Some(next) = at.checked_add(size) else { break };
+                at = next;
+            }
+        }
+    }
+    free
+}
+
+#[cfg(test)]
+mod tests;
