@@ -110,8 +110,7 @@ fn start(path: &Path, events: &Sender<Event>) -> Result<(Daemon, std::path::Path
     let (workers, whole) = uplinks.into_workers(&config)?;
     let conntrack = Arc::new(take_conntrack(&keeper, &mut held, &config, &alive)?);
     let node_addrs = host_addresses(&facts);
-    let guard =
-        Guard::open(&config.node.name, node_addrs, config.manifests(), &config.node.state_dir);
+    let guard = Guard::open(&config.node.name, node_addrs, config.manifests(), &config.node.state_dir);
     let mut daemon = Daemon {
         switch: Switch::start(workers, Sizes::default(), conntrack)?,
         guard,

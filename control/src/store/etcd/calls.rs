@@ -29,7 +29,7 @@ pub(super) enum Written {
     /// It is as it was to be, as of this revision.
     Yes(i64),
     /// Somebody else wrote it meanwhile; what is there now.
-    No(i64, Option<KeyValue>),
+    No(Option<KeyValue>),
 }
 
 /// Writes or removes one key.
@@ -57,7 +57,7 @@ pub(super) async fn write(client: &Client, write: &Write) -> Result<Written, Cal
         (None, None) => true,
         _ => false,
     };
-    Ok(if same { Written::Yes(revision) } else { Written::No(revision, there) })
+    Ok(if same { Written::Yes(revision) } else { Written::No(there) })
 }
 
 /// Takes a subnet. `base` is what names of leases stand behind.

@@ -70,11 +70,6 @@ impl Nodes {
         &self.prefix
     }
 
-    /// The key of a lease.
-    pub(super) fn lease_key(&self, key: &LeaseKey) -> String {
-        format!("{}subnets/{key}", self.prefix)
-    }
-
     fn name<'a>(&self, key: &'a [u8]) -> Name<'a> {
         let Ok(text) = std::str::from_utf8(key) else { return Name::Junk };
         match text.strip_prefix(&self.prefix) {

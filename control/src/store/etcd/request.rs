@@ -131,7 +131,7 @@ pub(super) async fn carry_out(client: &Client, base: &str, request: Request) -> 
             let call = Write { key: at(base, &key), value: Some(value), lease: 0, over };
             match write(client, &call).await? {
                 Written::Yes(revision) => Ok(Reply::Applied { revision }),
-                Written::No(_, there) => {
+                Written::No(there) => {
                     Err(RequestError::Conflict { key, revision: there.map_or(0, |kv| kv.mod_revision) })
                 }
             }
@@ -145,7 +145,7 @@ pub(super) async fn carry_out(client: &Client, base: &str, request: Request) -> 
                 Write { key: at(base, &key), value: None, lease: 0, over: over.or(Some(there.mod_revision)) };
             match write(client, &call).await? {
                 Written::Yes(_) => Ok(Reply::Deleted { existed: true }),
-                Written::No(_, there) => {
+                Written::No(there) => {
                     Err(RequestError::Conflict { key, revision: there.map_or(0, |kv| kv.mod_revision) })
                 }
             }
