@@ -161,6 +161,40 @@ impl Etcd {
         self.ctl(&["put", "--", key, value]);
     }
 
+    /// Writes many keys, a hundred in a transaction.
+    ///
+    /// # Panics
+    /// When `etcdctl` fails.
+    pub fn put_many(&self, pairs: impl IntoIterator<Item = (String, String)>) {
+        use std::fmt::Write as _;
+        use std::io::Write as _;
+        let mut pairs = pairs.into_iter().peekable();
+        while pairs.peek().is_some() {
+            // No conditions, these operations, none otherwise.
+            let mut text = String::from("\n");
+            for (key, value) in pairs.by_ref().take(100) {
+                let _ = writeln!(text, "put \"{key}\" {value:?}");
+            }
+            text.push_str("\n\n");
+            let mut command = Command::new("etcdctl");
+            command.env("ETCDCTL_API", "3").arg(format!("--endpoints={}", self.url())).arg("txn");
+            command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::inherit());
+            let mut child = command.spawn().expect("etcdctl runs: see scripts/deps");
+            let mut input = child.stdin.take().expect("a pipe");
+            input.write_all(text.as_bytes()).expect("it reads");
+            drop(input);
+            assert!(child.wait().expect("it ends").success(), "etcdctl txn failed");
+        }
+    }
+
+    /// Removes all that it had, while it is down.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn wipe(&self) {
+        fs::remove_dir_all(self.dir.join("data")).expect("its directory goes");
+    }
+
     /// A key's value; empty when there is none.
     #[must_use]
     pub fn get(&self, key: &str) -> String {

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use control::config::EtcdSettings;
 use control::store::etcd::{NodeFacts, Timing};
-use vswitch_tests::etcd::{Etcd, Node, quick, wait};
+use vswitch_tests::etcd::{Etcd, Node, Proxy, quick, wait};
 
 const CONFIG: &str = "/coreos.com/network/config";
 const SUBNETS: &str = "/coreos.com/network/subnets/";
@@ -127,24 +128,21 @@ fn a_deleted_lease_is_taken_again() {
 }
 
 #[test]
-fn a_subnet_that_another_took_is_left_to_it() {
+fn a_subnet_that_another_took_meanwhile_is_left_to_it() {
     let etcd = Etcd::start();
     network(&etcd, "");
-    let node = Node::start(1, &etcd.settings());
+    let proxy = Proxy::start(etcd.port());
+    let node = Node::start(1, &EtcdSettings::plain(&proxy.url()));
     let _ = node.first();
     let (subnet, key) = (node.subnet(), key_of(&node.subnet()));
-    // In one transaction nobody can come between.
+    proxy.silence(true);
     let other = r#"{"PublicIP":"192.168.9.9","PublicIPv6":null,"BackendType":"host-gw"}"#;
-    node.store();
-    let script = format!("\n\ndel {key}\n\n");
-    let _ = script;
     etcd.ctl(&["lease", "revoke", &format!("{:x}", etcd.lease_of(&key))]);
     etcd.put(&key, other);
-    wait("both are there", || etcd.keys(SUBNETS).len() == 2 || etcd.get(&key).contains("192.168.0.1"));
-    if etcd.get(&key) == other {
-        node.wait("another subnet", |heard| heard.fleet.as_ref().unwrap().pod_cidrs[0].to_string() != subnet);
-        node.wait("and a peer", |heard| heard.fleet.as_ref().unwrap().peers.len() == 1);
-    }
+    proxy.silence(false);
+    node.wait("another subnet", |heard| heard.fleet.as_ref().unwrap().pod_cidrs[0].to_string() != subnet);
+    assert_eq!(etcd.get(&key), other);
+    assert_eq!(node.peer("192.168.9.9").unwrap().pod_cidrs[0].to_string(), subnet);
 }
 
 #[test]
