@@ -51,8 +51,9 @@ fn free_port() -> u16 {
 /// # Panics
 /// When it does not run, or fails.
 pub fn run(command: &mut Command) -> String {
-    let out = command.output().unwrap_or_else(|err| panic!("{command:?}: {err}: see scripts/deps"));
-    assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
+    let text: String = format!("{command:?}").chars().take(500).collect();
+    let out = command.output().unwrap_or_else(|err| panic!("{text}: {err}: see scripts/deps"));
+    assert!(out.status.success(), "{text}: {}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
@@ -86,7 +87,9 @@ impl Etcd {
         let client = format!("{scheme}://127.0.0.1:{port}");
         let peers = format!("http://127.0.0.1:{peer}");
         let mut args: Vec<String> =
-            ["--name", "t", "--log-level", "error", "--data-dir"].map(str::to_owned).into();
+            ["--name", "t", "--log-level", "error", "--max-txn-ops", "5000", "--data-dir"]
+                .map(str::to_owned)
+                .into();
         args.push(dir.join("data").display().to_string());
         for (flag, value) in [
             ("--listen-client-urls", &client),
@@ -161,7 +164,7 @@ impl Etcd {
         self.ctl(&["put", "--", key, value]);
     }
 
-    /// Writes many keys, a hundred in a transaction.
+    /// Writes many keys, two thousand in a transaction.
     ///
     /// # Panics
     /// When `etcdctl` fails.
@@ -172,7 +175,7 @@ impl Etcd {
         while pairs.peek().is_some() {
             // No conditions, these operations, none otherwise.
             let mut text = String::from("\n");
-            for (key, value) in pairs.by_ref().take(100) {
+            for (key, value) in pairs.by_ref().take(2000) {
                 let _ = writeln!(text, "put \"{key}\" {value:?}");
             }
             text.push_str("\n\n");

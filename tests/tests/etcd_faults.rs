@@ -269,8 +269,8 @@ fn tls_with_client_certificates_users_and_permissions() {
 
     let refused = |settings: &EtcdSettings, what: &str| {
         let node = Node::start(2, settings);
-        let err = node.store().wait_first(Duration::from_secs(2)).unwrap_err().to_string();
-        assert!(err.contains(what), "{err}");
+        let why = || node.store().wait_first(Duration::from_millis(20)).unwrap_err().to_string();
+        wait(what, || why().contains(what));
     };
     let wrong = EtcdSettings { user: Some(("node".to_owned(), "wrong".to_owned())), ..settings.clone() };
     refused(&wrong, "authentication failed, invalid user ID or password");

@@ -52,7 +52,7 @@ fn attached_pods_are_known_to_the_others() {
     one.store().publish_pods(vec![web.clone(), db.clone()]);
     two.store().publish_pods(vec![two.pod("cache", 7)]);
     let text = |pod: &control::store::etcd::PublishedPod| {
-        format!("pod:default/{} {} {}", pod.name, pod.addrs[0], pod.name)
+        format!("default/{} {} {}", pod.name, pod.addrs[0], pod.name)
     };
     let (web_text, db_text) = (text(&web), text(&db));
     wait("both are known", || endpoints(&two) == [db_text.clone(), web_text.clone()]);
@@ -95,7 +95,7 @@ fn a_name_belongs_to_the_node_that_has_the_addresses() {
     nodes.iter().for_each(|node| drop(node.first()));
     let [one, two, three] = &nodes[..] else { panic!("three") };
     one.store().publish_pods(vec![one.pod("moves", 5)]);
-    let before = format!("pod:default/moves {} moves", one.pod("moves", 5).addrs[0]);
+    let before = format!("default/moves {} moves", one.pod("moves", 5).addrs[0]);
     wait("it is on the first", || endpoints(three) == [before.clone()]);
     // A node that writes the name with an address it has not: it does not count, and its owner writes it again.
     let lie = etcd
@@ -107,7 +107,7 @@ fn a_name_belongs_to_the_node_that_has_the_addresses() {
     wait("and known", || endpoints(three) == [before.clone()]);
     // The pod is attached on the second node, while the first still has it: the last one counts, without a fight.
     two.store().publish_pods(vec![two.pod("moves", 9)]);
-    let after = format!("pod:default/moves {} moves", two.pod("moves", 9).addrs[0]);
+    let after = format!("default/moves {} moves", two.pod("moves", 9).addrs[0]);
     wait("it is on the second", || endpoints(three) == [after.clone()]);
     let revision = etcd.revision();
     std::thread::sleep(Duration::from_millis(1500));
@@ -141,14 +141,14 @@ fn an_object_gives_a_published_pod_its_labels() {
         "metadata": { "name": "web", "namespace": "default", "labels": { "app": "shop" } },
         "status": { "podIP": "10.5.99.99" },
     });
-    wait("as published", || endpoints(&two) == [format!("pod:default/web {} web", pod.addrs[0])]);
+    wait("as published", || endpoints(&two) == [format!("default/web {} web", pod.addrs[0])]);
     let request = Request::Apply { key: key(Kind::Pod, Some("default"), "web"), manifest, over: None };
     one.store().call(request, PATIENCE).unwrap();
     wait("labels of one, address of the other", || {
-        endpoints(&two) == [format!("pod:default/web {} shop", pod.addrs[0])]
+        endpoints(&two) == [format!("default/web {} shop", pod.addrs[0])]
     });
     one.store().publish_pods(Vec::new());
-    wait("the object alone", || endpoints(&two) == ["pod:default/web 10.5.99.99 shop"]);
+    wait("the object alone", || endpoints(&two) == ["default/web 10.5.99.99 shop"]);
 }
 
 #[test]

@@ -52,6 +52,7 @@ pub enum FormatError {
 }
 
 /// A value that cannot be.
+#[allow(clippy::needless_pass_by_value)] // numbers, texts and addresses alike
 pub(super) fn bad(field: &'static str, value: impl ToString, what: &'static str) -> FormatError {
     FormatError::Value { field, value: value.to_string().chars().take(100).collect(), what }
 }

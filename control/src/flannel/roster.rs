@@ -157,8 +157,11 @@ impl Roster {
         let Some(pool) = pool.filter(|pool| pool.network.contains(&half.net)) else {
             return Err(format!("{} is not inside the network", half.net));
         };
-        if half.net.prefix_len() < pool.network.prefix_len() + 1 {
-            return Err(format!("{} is all of the network", half.net));
+        if too_wide(&pool.network, &half.net) {
+            return Err(format!(
+                "{} is more than a quarter of the network, which no node is given",
+                half.net
+            ));
         }
         if own.address.map(IpAddr::V4) == Some(half.end) || own.address6.map(IpAddr::V6) == Some(half.end) {
             return Err(format!("{} claims this node's address {}", half.net, half.end));
@@ -203,6 +206,11 @@ fn peer((end, backend, vtep_mac): Way, mut pod_cidrs: Vec<IpNet>) -> Peer {
         IpAddr::V6(v6) => (None, Some(v6)),
     };
     Peer { name: end.to_string(), address, address6, pod_cidrs, vtep_mac, backend: Some(backend) }
+}
+
+/// More than any node can be given: a subnet is a quarter of the network at most.
+pub(crate) fn too_wide(network: &IpNet, subnet: &IpNet) -> bool {
+    subnet.prefix_len() < network.prefix_len().saturating_add(2)
 }
 
 /// The subnets of a key.

@@ -47,14 +47,12 @@ fn an_operators_orders_go_before() {
 
 #[test]
 fn a_strangers_nonsense_is_named() {
+    let plain = LeaseValue { backend: LeaseBackend::None, ..value() };
     let with = |name: &str, value: &str| {
-        let mut map = emit(&value_of_udp(), &Orders::default(), PREFIX);
+        let mut map = emit(&plain, &Orders::default(), PREFIX);
         map.insert(format!("{PREFIX}{name}"), value.to_owned());
         parse(&map, PREFIX)
     };
-    fn value_of_udp() -> LeaseValue {
-        LeaseValue { backend: LeaseBackend::None, ..super::tests::value() }
-    }
     assert_eq!(with("kube-subnet-manager", "True"), Ok(None));
     let text = |result: Result<Option<LeaseValue>, FormatError>| result.unwrap_err().to_string();
     assert_eq!(text(with("public-ip", "")), "public-ip is missing");

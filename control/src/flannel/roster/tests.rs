@@ -125,7 +125,7 @@ fn a_lie_costs_only_the_liar() {
         ]
     );
     for (name, text) in [
-        ("10.5.0.0-16", "10.5.0.0/16 is all of the network"),
+        ("10.5.0.0-16", "10.5.0.0/16 is more than a quarter of the network, which no node is given"),
         ("10.5.2.128-25", "10.5.2.128/25 overlaps 10.5.2.0-24 subnet 10.5.2.0/24"),
         ("10.5.0.0-20", "10.5.0.0/20 overlaps 10.5.2.0-24 subnet 10.5.2.0/24"),
         ("10.6.0.0-24", "10.6.0.0/24 is not inside the network"),

@@ -175,11 +175,12 @@ impl Engine {
 
     /// Does whatever is due.
     fn step(&mut self, now: Instant) {
-        if !self.lease_call && self.is_up(Source::Nodes) {
-            if let Some(call) = self.keeper.step(&self.nodes, now, &mut jitter) {
-                self.lease_call = true;
-                self.make(call);
-            }
+        if !self.lease_call
+            && self.is_up(Source::Nodes)
+            && let Some(call) = self.keeper.step(&self.nodes, now, &mut jitter)
+        {
+            self.lease_call = true;
+            self.make(call);
         }
         self.publish(now);
         self.tell(now);
@@ -282,7 +283,7 @@ impl Engine {
                     }
                 }
             }
-            Update::Up => self.heard(source, Ok(())),
+            Update::Up => self.heard(source, &Ok(())),
             Update::Changed(revision, events) => {
                 for event in events {
                     let Some(kv) = event.kv else { continue };
@@ -297,7 +298,7 @@ impl Engine {
                     Source::Objects => self.objects.revision = revision,
                 }
             }
-            Update::Down(err) => self.heard(source, Err(err.to_string())),
+            Update::Down(err) => self.heard(source, &Err(err.to_string())),
         }
         self.telling.something = true;
         if source == Source::Nodes {
@@ -306,14 +307,14 @@ impl Engine {
     }
 
     /// A source is heard of, or not any more.
-    fn heard(&mut self, source: Source, state: Result<(), String>) {
+    fn heard(&mut self, source: Source, state: &Result<(), String>) {
         let before = self.up.insert(source, state.clone());
-        if before.as_ref() == Some(&state) {
+        if before.as_ref() == Some(state) {
             return;
         }
         if source == Source::Nodes {
             let was = matches!(before, Some(Ok(())));
-            match (&state, was) {
+            match (state, was) {
                 (Ok(()), _) => {
                     tracing::info!(endpoint = self.client.member(), "etcd is reached");
                     self.contact = Some(SystemTime::now());

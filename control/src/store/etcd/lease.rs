@@ -19,8 +19,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::Timing;
 use super::nodes::Nodes;
 use crate::config::nets::overlap;
-use crate::flannel::roster::{Own, nets_of};
-use crate::flannel::{BackendConfig, LeaseBackend, LeaseKey, LeaseValue, NetworkConfig, Pool, Vtep};
+use crate::flannel::roster::{Own, nets_of, too_wide};
+use crate::flannel::{BackendConfig, Entry, LeaseBackend, LeaseKey, LeaseValue, NetworkConfig, Pool, Vtep};
 use crate::mac::Mac;
 
 /// Among how many free subnets one is chosen, as flannel does.
@@ -203,7 +203,7 @@ impl Keeper {
             self.lose(format!("the subnet {} was taken by {by}; another one is taken", held.key));
             return self.step(nodes, now, pick);
         }
-        if let Some(first) = self.first_owner(&held, nodes) {
+        if let Some(first) = self.first_owner(&held.key, entry.created, nodes) {
             self.note = Some(format!(
                 "{} overlaps {first}, which was there first; another subnet is taken",
                 held.key
@@ -231,18 +231,21 @@ impl Keeper {
         self.renewal(&held, now)
     }
 
-    /// A lease of another node that overlaps ours and was made before.
-    fn first_owner<'a>(&self, held: &Held, nodes: &'a Nodes) -> Option<&'a str> {
-        let own = nodes.own(&held.key)?;
-        let others =
-            nodes.leases.iter().filter(|(_, entry)| entry.key != held.key && entry.created < own.created);
-        let ours = |entry: &crate::flannel::Entry| {
-            entry.value.as_ref().is_some_and(|value| Some(value.public_ip) == self.own.address)
+    /// A lease of another node that overlaps these subnets and was made before them.
+    fn first_owner<'a>(&self, key: &LeaseKey, created: i64, nodes: &'a Nodes) -> Option<&'a str> {
+        let overlaps = |entry: &Entry| {
+            let other = entry.value.as_ref().is_none_or(|value| Some(value.public_ip) != self.own.address);
+            let before = entry.key != *key && entry.created < created;
+            other && before && nets_of(entry.key).any(|net| nets_of(*key).any(|mine| overlap(&net, &mine)))
         };
-        let mut overlapping = others.filter(|(_, entry)| {
-            nets_of(entry.key).any(|net| nets_of(held.key).any(|mine| overlap(&net, &mine))) && !ours(entry)
-        });
-        overlapping.next().map(|(name, _)| name.as_str())
+        let possible = |entry: &Entry| {
+            let networks = nodes.network.iter().flat_map(NetworkConfig::networks);
+            !networks
+                .into_iter()
+                .any(|all| all.contains(&IpNet::V4(entry.key.v4)) && too_wide(&all, &entry.key.v4.into()))
+        };
+        let mut found = nodes.leases.iter().filter(|(_, entry)| overlaps(entry) && possible(entry));
+        found.next().map(|(name, _)| name.as_str())
     }
 
     fn lose(&mut self, note: String) {
@@ -287,7 +290,10 @@ impl Keeper {
             self.mac = Some(vtep.mac);
         }
         let value = self.value(network).ok()?;
-        if let Some((_, entry)) = mine.as_ref().filter(|(_, entry)| fits(network, &entry.key)) {
+        let good = |entry: &Entry| {
+            fits(network, &entry.key) && self.first_owner(&entry.key, entry.created, nodes).is_none()
+        };
+        if let Some((_, entry)) = mine.as_ref().filter(|(_, entry)| good(entry)) {
             let reservation = entry.lease == 0;
             let (key, over, lease) = (entry.key, entry.modified, entry.lease);
             return Some(Claim { key, value, over, remove: None, reservation, lease });

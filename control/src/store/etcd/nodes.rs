@@ -1,7 +1,7 @@
 //! flannel's keys as far as they are known: the network in force, and the leases.
 //!
-//! Pure. Memory is bounded whatever lies there: keys that name no subnet are counted, of the odd ones that do a thousand
-//! are kept, and of the regular ones as many as a network may have.
+//! Pure. Memory is bounded whatever lies there: keys that name no subnet are counted, of those that have something
+//! before it a thousand are kept, and of the regular ones as many as a network may have.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,10 +9,10 @@ use ipnet::IpNet;
 
 use super::table::Notes;
 use super::wire::KeyValue;
-use crate::flannel::roster::{Own, nets_of};
+use crate::flannel::roster::{Own, nets_of, too_wide};
 use crate::flannel::{Entry, LeaseKey, LeaseValue, NetworkConfig, Roster};
 
-/// Most leases whose subnet is one that the network gives out.
+/// Most leases whose key is written as flannel does.
 const MOST_REGULAR: usize = 1 << 17;
 /// Most others.
 const MOST_ODD: usize = 1000;
@@ -33,7 +33,7 @@ pub(super) struct Nodes {
     network_problem: Option<String>,
     /// By their names below `subnets/`.
     pub(super) leases: BTreeMap<String, Entry>,
-    /// Which of them are not what the network gives out.
+    /// Which of them have something before the subnet.
     odd: BTreeSet<String>,
     seen: Option<(bool, BTreeSet<String>)>,
     pub(super) notes: Notes,
@@ -175,18 +175,12 @@ impl Nodes {
             return;
         }
         self.forget(&name);
-        let regular = match &self.network {
-            None => true,
-            Some(network) => {
-                let inside = |net: IpNet| network.networks().iter().any(|all| all.contains(&net));
-                if !inside(key.v4.into()) {
-                    return self.notes.tell(&name, format!("{} is not inside the network", key.v4));
-                }
-                name == key.to_string()
-                    && network.v4.fits(&key.v4.into())
-                    && key.v6.is_none_or(|v6| network.v6.is_some_and(|pool| pool.fits(&v6.into())))
-            }
-        };
+        let inside = |net: IpNet, all: &NetworkConfig| all.networks().iter().any(|all| all.contains(&net));
+        if self.network.as_ref().is_some_and(|network| !inside(key.v4.into(), network)) {
+            return self.notes.tell(&name, format!("{} is not inside the network", key.v4));
+        }
+        // There is one regular name for a subnet, so a network has room for so many; of other names there is no end.
+        let regular = name == key.to_string();
         let (have, most) = match regular {
             true => (self.leases.len() - self.odd.len(), MOST_REGULAR),
             false => (self.odd.len(), MOST_ODD),
@@ -216,10 +210,13 @@ impl Nodes {
         self.leases.get(&key.to_string())
     }
 
-    /// Every subnet that somebody has or claims, but under this name.
+    /// Every subnet that somebody has or claims, but under this name. A claim to more than a node can have is none: one
+    /// key would else leave nothing to all others.
     pub(super) fn taken<'a>(&'a self, but: Option<&'a str>) -> impl Iterator<Item = IpNet> + 'a {
         let others = self.leases.iter().filter(move |(name, _)| Some(name.as_str()) != but);
-        others.flat_map(|(_, entry)| nets_of(entry.key))
+        let networks: Vec<IpNet> = self.network.iter().flat_map(NetworkConfig::networks).collect();
+        let possible = move |net: &IpNet| !networks.iter().any(|all| all.contains(net) && too_wide(all, net));
+        others.flat_map(|(_, entry)| nets_of(entry.key)).filter(possible)
     }
 
     /// The text of the configuration in force.

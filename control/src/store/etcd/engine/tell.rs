@@ -84,16 +84,19 @@ impl Engine {
         if says && heard && !self.objects.is_listing() && !self.pods.is_listing() {
             self.tell_objects();
         }
-        let all = [Source::Nodes, Source::Pods, Source::Objects];
-        let complete = all.iter().all(|source| self.listed.contains(source)) && says;
-        if !self.telling.first && complete && self.keeper.held().is_some() {
-            if let Some(fleet) = self.telling.last_fleet.clone() {
-                self.telling.first = true;
-                self.shared.change(|now| now.first = Some(fleet));
-            }
-        }
         self.tell_problems();
         self.tell_health();
+        // Last, so that whoever waited for it finds everything else told.
+        let all = [Source::Nodes, Source::Pods, Source::Objects];
+        let complete = all.iter().all(|source| self.listed.contains(source)) && says;
+        if !self.telling.first
+            && complete
+            && self.keeper.held().is_some()
+            && let Some(fleet) = self.telling.last_fleet.clone()
+        {
+            self.telling.first = true;
+            self.shared.change(|now| now.first = Some(fleet));
+        }
     }
 
     fn tell_fleet(&mut self) {
