@@ -1,6 +1,13 @@
 use proptest::prelude::*;
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::plan::{CANDIDATES, candidates};
 use super::*;
+use crate::config::nets::overlap;
+use crate::flannel::Pool;
 use crate::store::etcd::wire::KeyValue;
 
 const CONFIG: &str = r#"{"Network":"10.5.0.0/20","Backend":{"Type":"vxlan"}}"#;
