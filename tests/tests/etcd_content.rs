@@ -1,11 +1,17 @@
 //! What may lie in a store: flannel's keys of every age, junk, and lies. Each is read, or told of by its key.
 
 use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use control::fleet::Backend;
 use vswitch_tests::etcd::{Etcd, Node, PATIENCE, wait};
-use vswitch_tests::serial::turn;
+
+/// Two of these tests measure this process: one runs at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 const CONFIG: &str = "/coreos.com/network/config";
 const SUBNETS: &str = "/coreos.com/network/subnets/";
@@ -16,8 +22,7 @@ fn network(etcd: &Etcd) {
 
 #[test]
 fn keys_that_flannel_writes_odd_ones_too() {
-    // The others of this file measure this process.
-    let _alone = turn();
+    let _alone = alone();
     let etcd = Etcd::start();
     // Another case of every field, as some documents have it; a `null`; an unknown field.
     etcd.put(
@@ -99,7 +104,7 @@ fn memory() -> u64 {
 fn a_hundred_thousand_keys_of_junk_take_no_memory() {
     let etcd = Etcd::start();
     network(&etcd);
-    let _alone = turn();
+    let _alone = alone();
     let began = Instant::now();
     let text = "x".repeat(100);
     // Below the prefix, in the place of leases, and such as are leases with something before them.
@@ -127,7 +132,7 @@ fn a_hundred_thousand_keys_of_junk_take_no_memory() {
 fn values_as_large_as_etcd_takes_are_listed_one_by_one() {
     let etcd = Etcd::start();
     network(&etcd);
-    let _alone = turn();
+    let _alone = alone();
     let text = "x".repeat(1_400_000);
     for i in 0..6 {
         etcd.put_many([(format!("{SUBNETS}10.2.{i}.0-24"), text.clone())]);
@@ -150,7 +155,7 @@ fn values_as_large_as_etcd_takes_are_listed_one_by_one() {
 
 #[test]
 fn five_thousand_leases() {
-    let _alone = turn();
+    let _alone = alone();
     let etcd = Etcd::start();
     network(&etcd);
     etcd.put_many((0_u32..5000).map(|i| {

@@ -145,10 +145,14 @@ fn a_start_without_etcd_comes_up_with_what_was_kept() {
     assert_eq!(node.subnet(), before.pod_cidrs[0].to_string());
     // A damaged copy is told of, and no obstacle.
     node.stop(false);
+    etcd.kill();
     std::fs::write(node.dir.join("etcd.json"), "{").unwrap();
     node.resume();
+    let told = || node.problem(&node.dir.display().to_string());
+    wait("it is told", || told().is_some_and(|text| text.contains("damaged, and ignored")));
+    etcd.resume();
     let _ = node.first();
-    wait("it is told", || node.problem(&node.dir.display().to_string()).is_none());
+    wait("a new copy is kept", || told().is_none());
 }
 
 #[test]

@@ -61,6 +61,7 @@ pub(super) struct Engine {
     objects: ObjectKeys,
     keeper: Keeper,
     calls: JoinSet<Done>,
+    /// One about the lease is under way.
     lease_call: bool,
     publishing: publish::Publishing,
     keeping: keep::Keeping,
@@ -251,7 +252,10 @@ impl Engine {
                 self.keeper.yielded(matches!(result, Ok(calls::Written::Yes(_))), now);
             }
             Done::Published(outcome) => self.publishing.published(outcome, now, self.client.timing()),
-            Done::Kept(took, result) => self.keeping.done(took, result, now),
+            Done::Kept(took, result) => {
+                self.keeping.done(took, result, now);
+                self.telling.something = true;
+            }
             Done::Answered => {}
         }
     }
