@@ -12,9 +12,10 @@ mod check;
 mod error;
 mod file;
 mod machine;
-mod nets;
+pub(crate) mod nets;
 mod peers;
 mod render;
+mod store;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ pub use file::{
     StoreSection, TunnelSection,
 };
 pub use machine::{Link, Machine};
+pub use store::{EtcdSettings, Store};
 
 /// Where `vswitchd` looks when it is not told.
 pub const DEFAULT_PATH: &str = "/etc/vswitch/vswitch.toml";
@@ -40,12 +42,12 @@ pub const DEFAULT_PATH: &str = "/etc/vswitch/vswitch.toml";
 pub struct Config {
     /// `[node]`
     pub node: Node,
-    /// `[network]`
+    /// `[network]`; without ranges where the store has them.
     pub network: Network,
-    /// `[tunnel]`
+    /// `[tunnel]`; where the store has it, only the MAC counts.
     pub tunnel: Tunnel,
-    /// `[store] manifests`: the watched directory, if any.
-    pub manifests: Option<PathBuf>,
+    /// `[store]`
+    pub store: Store,
     /// `[[peer]]`, in the order of the file.
     pub peers: Vec<Peer>,
     /// `[bgp]`; none = we speak with no router.
@@ -107,7 +109,7 @@ impl Node {
 /// Addresses and sizes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
-    /// Ranges of all pods of the cluster; disjoint.
+    /// Ranges of all pods of the cluster; disjoint. Empty with a store that has them.
     pub cluster_cidrs: Vec<IpNet>,
     /// Ranges of this node's pods; disjoint, each inside a cluster range, each with room for a pod.
     pub pod_cidrs: Vec<IpNet>,
@@ -232,6 +234,14 @@ impl Config {
     /// The configuration as a file, every default written out.
     pub fn to_toml(&self) -> String {
         render::render(self)
+    }
+
+    /// The watched directory of objects, if there is one.
+    pub fn manifests(&self) -> Option<&Path> {
+        match &self.store {
+            Store::Static { manifests } => manifests.as_deref(),
+            Store::Etcd(_) => None,
+        }
     }
 
     /// Directory of the attachments' files, for messages.

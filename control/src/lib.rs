@@ -17,6 +17,8 @@ pub mod attachments;
 #[cfg(feature = "daemon")]
 pub mod config;
 #[cfg(feature = "daemon")]
+pub mod flannel;
+#[cfg(feature = "daemon")]
 pub mod fleet;
 #[cfg(feature = "daemon")]
 pub mod ipam;

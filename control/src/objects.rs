@@ -72,6 +72,26 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them.
+    #[cfg(feature = "etcd")]
+    pub(crate) const ALL: [Kind; 15] = [
+        Kind::Namespace,
+        Kind::ServiceAccount,
+        Kind::Pod,
+        Kind::Node,
+        Kind::NetworkPolicy,
+        Kind::ClusterNetworkPolicy,
+        Kind::CalicoNetworkPolicy,
+        Kind::GlobalNetworkPolicy,
+        Kind::StagedNetworkPolicy,
+        Kind::StagedGlobalNetworkPolicy,
+        Kind::StagedKubernetesNetworkPolicy,
+        Kind::Tier,
+        Kind::NetworkSet,
+        Kind::GlobalNetworkSet,
+        Kind::HostEndpoint,
+    ];
+
     /// The kinds that are policies.
     pub(crate) const POLICIES: RangeInclusive<Kind> =
         Kind::NetworkPolicy..=Kind::StagedKubernetesNetworkPolicy;

@@ -5,7 +5,7 @@
 //! even that can be read, nobody can say whom it meant, and it is reported only. Whatever is not as written is in
 //! [`Objects::problems`].
 //!
-//! Owned by the control thread. Only [`Manifests`] does I/O.
+//! Owned by the control thread. Only [`Manifests`] does I/O, and the etcd store, on a thread of its own.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -20,6 +20,8 @@ pub use self::manifests::{Changed, Copy, Manifests};
 pub use self::problem::{FileError, Problem, Standing};
 pub use self::world::{LocalPod, NodeAddrs};
 
+#[cfg(feature = "etcd")]
+pub mod etcd;
 mod manifests;
 mod pods;
 mod problem;

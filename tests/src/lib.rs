@@ -2,6 +2,7 @@
 //!
 //! The network they run on is `vswitch::lab`, the same as `vsctl lab` and the comparison use.
 
+pub mod etcd;
 pub mod leftovers;
 pub mod live;
 pub mod programs;

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use vswitch::lab::{
-    Attached, Daemon, Echo, KernelNode, Lab, Netns, Options, Shape, Stop, TunnelKind, Wire, ping, run_words,
-    tcp_echo, transfer, udp_echo,
+    Attached, Daemon, Echo, KernelNode, Lab, Netns, Options, Shape, Stop, TunnelKind, Wire, ping, tcp_echo,
+    transfer, udp_echo,
 };
 use vswitch_tests::programs::programs;
 use vswitch_tests::routers::behind_a_router;

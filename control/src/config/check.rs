@@ -9,7 +9,7 @@ use super::error::quoted;
 use super::nets::{self, Named};
 use super::{
     Config, ConfigError, ConfigErrors, ConfigFile, Machine, Network, NetworkSection, Node, NodeSection,
-    Problem, StoreSection, Tunnel, TunnelSection, bgp, peers,
+    Problem, Store, Tunnel, TunnelSection, bgp, peers, store,
 };
 use crate::ipam;
 use crate::mac::Mac;
@@ -100,7 +100,7 @@ impl Errors {
     }
 
     /// An absolute path.
-    fn path(&mut self, key: &str, text: Option<&str>, default: &str) -> PathBuf {
+    pub(super) fn path(&mut self, key: &str, text: Option<&str>, default: &str) -> PathBuf {
         let text = text.unwrap_or(default);
         if !Path::new(text).is_absolute() || text.contains('\0') {
             self.add(key, text, Problem::NotAbsolute);
@@ -122,32 +122,24 @@ pub(super) fn is_node_name(name: &str) -> bool {
 
 pub(super) fn check(file: &ConfigFile, machine: &Machine) -> Result<Config, ConfigErrors> {
     let mut errors = Errors::default();
-    let manifests = check_store(&file.store, &mut errors);
+    let store = store::check(file, &mut errors);
+    let is_static = matches!(store, Store::Static { .. });
     let node = check_node(&file.node, machine, &mut errors);
     let bgp = file.bgp.as_ref().map(|section| bgp::check(section, &node, &mut errors));
     let mut pods = Vec::new();
-    let network = check_network(&file.network, &mut pods, &mut errors);
+    let network = check_network(&file.network, is_static, &mut pods, &mut errors);
     let tunnel = check_tunnel(&file.tunnel, &mut errors);
     let peers = peers::check(&file.peer, &node, &tunnel, file.bgp.is_some(), &mut pods, &mut errors);
     let metrics = file.metrics.as_ref().and_then(|m| check_listen(m.listen.as_deref(), &mut errors));
-    let config = Config { node, network, tunnel, manifests, peers, bgp, metrics };
+    let config = Config { node, network, tunnel, store, peers, bgp, metrics };
     if matches!(config.tunnel, Tunnel::Ipip { .. }) && config.node.address.is_none() {
         errors.absent("node.address", Problem::IpipWantsIpv4);
     }
     check_pod_ranges(&config, &pods, &mut errors);
-    check_mtu(&config, machine, &mut errors);
-    if errors.0.is_empty() { Ok(config) } else { Err(ConfigErrors(errors.0)) }
-}
-
-fn check_store(file: &StoreSection, errors: &mut Errors) -> Option<PathBuf> {
-    match file.kind.as_deref().unwrap_or("static") {
-        "static" => {}
-        kind @ ("etcd" | "kubernetes") => {
-            errors.add("store.type", kind, Problem::TypeNotSupported { have: "static" });
-        }
-        kind => errors.add("store.type", kind, Problem::UnknownType { have: "static" }),
+    if is_static {
+        check_mtu(&config, machine, &mut errors);
     }
-    file.manifests.as_deref().map(|text| errors.path("store.manifests", Some(text), ""))
+    if errors.0.is_empty() { Ok(config) } else { Err(ConfigErrors(errors.0)) }
 }
 
 fn check_node(file: &NodeSection, machine: &Machine, errors: &mut Errors) -> Node {
@@ -243,11 +235,17 @@ fn check_node(file: &NodeSection, machine: &Machine, errors: &mut Errors) -> Nod
     node
 }
 
-fn check_network(file: &NetworkSection, pods: &mut Vec<Named>, errors: &mut Errors) -> Network {
+fn check_network(
+    file: &NetworkSection,
+    is_static: bool,
+    pods: &mut Vec<Named>,
+    errors: &mut Errors,
+) -> Network {
     let default = ["10.244.0.0/16".to_owned()];
     let mut cluster = Vec::new();
-    let texts = file.cluster_cidrs.as_deref().unwrap_or(&default);
-    if texts.is_empty() {
+    let default = if is_static { &default[..] } else { &[] };
+    let texts = file.cluster_cidrs.as_deref().unwrap_or(default);
+    if texts.is_empty() && is_static {
         errors.absent("network.cluster-cidrs", Problem::Missing);
     }
     let cluster_cidrs = errors.cidrs("network.cluster-cidrs", texts, &mut cluster);
@@ -256,7 +254,7 @@ fn check_network(file: &NetworkSection, pods: &mut Vec<Named>, errors: &mut Erro
         errors.add(late.key.as_str(), late.net.to_string(), problem);
     }
     let texts = file.pod_cidrs.as_deref().unwrap_or_default();
-    if texts.is_empty() {
+    if texts.is_empty() && is_static {
         errors.absent("network.pod-cidrs", Problem::Missing);
     }
     let pod_cidrs = errors.cidrs("network.pod-cidrs", texts, pods);

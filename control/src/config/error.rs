@@ -173,4 +173,18 @@ pub enum Problem {
     ClientWithoutCluster,
     #[error("must be of our own AS")]
     ClientOfOtherAs,
+    #[error("is for store.type = \"{wants}\" only")]
+    StoreKey { wants: &'static str },
+    #[error("comes from the store: remove it")]
+    FromStore,
+    #[error("is not a member's URL such as https://10.0.0.1:2379")]
+    NotEndpoint,
+    #[error("must all be http, or all https")]
+    MixedSchemes,
+    #[error("must begin with '/', and name more than that")]
+    NotPrefix,
+    #[error("must be set for https: whose certificates are believed")]
+    EndpointWithoutCa,
+    #[error("has no use without https endpoints")]
+    WithoutTls,
 }

@@ -29,8 +29,13 @@ const fn v6([a, b, c, d, e, f, g, h]: [u16; 8], len: u8) -> IpNet {
 }
 
 /// One contains the other, or they are the same; prefixes overlap in no other way.
-pub(super) fn overlap(a: &IpNet, b: &IpNet) -> bool {
+pub(crate) fn overlap(a: &IpNet, b: &IpNet) -> bool {
     a.contains(b) || b.contains(a)
+}
+
+/// A range that no pod may have, and that overlaps this one.
+pub(crate) fn special(net: &IpNet) -> Option<IpNet> {
+    SPECIAL.iter().find(|special| overlap(special, net)).copied()
 }
 
 /// A range as written: a network address that pods may be in.
@@ -39,14 +44,14 @@ pub(super) fn parse(text: &str) -> Result<IpNet, Problem> {
     if net.addr() != net.network() {
         return Err(Problem::HostBits { network: net.trunc() });
     }
-    match SPECIAL.iter().find(|special| overlap(special, &net)) {
-        Some(&with) => Err(Problem::SpecialRange { with }),
+    match special(&net) {
+        Some(with) => Err(Problem::SpecialRange { with }),
         None => Ok(net),
     }
 }
 
 /// A unicast address that a node can have on its uplink.
-pub(super) fn is_node_address(addr: IpAddr) -> bool {
+pub(crate) fn is_node_address(addr: IpAddr) -> bool {
     match addr {
         IpAddr::V4(v4) => {
             !(v4.is_unspecified()

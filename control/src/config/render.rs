@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use super::{Bgp, Config, Neighbour, Password, Tunnel};
+use super::{Bgp, Config, EtcdSettings, Neighbour, Password, Store, Tunnel};
 use crate::fleet::Backend;
 
 fn quoted(value: impl Display) -> String {
@@ -52,10 +52,18 @@ pub(super) fn render(config: &Config) -> String {
     page.line("probe-peers", node.probe_peers);
 
     page.section("[network]");
-    page.line("cluster-cidrs", list(&config.network.cluster_cidrs));
-    page.line("pod-cidrs", list(&config.network.pod_cidrs));
+    let is_static = matches!(config.store, Store::Static { .. });
+    if is_static {
+        page.line("cluster-cidrs", list(&config.network.cluster_cidrs));
+        page.line("pod-cidrs", list(&config.network.pod_cidrs));
+    } else {
+        page.remark("cluster-cidrs, pod-cidrs: from the store");
+    }
     match config.network.mtu {
         Some(mtu) => page.line("mtu", mtu),
+        None if !is_static => {
+            page.line("mtu", format_args!("0 # the MTU of {} less the tunnel's overhead", node.uplink));
+        }
         None => {
             let overhead = config.overhead();
             page.line("mtu", format_args!("0 # the MTU of {} less {overhead}", node.uplink));
@@ -64,16 +72,24 @@ pub(super) fn render(config: &Config) -> String {
     page.line("masquerade", config.network.masquerade);
 
     page.section("[tunnel]");
-    page.line("type", quoted(config.tunnel.kind()));
+    if is_static {
+        page.line("type", quoted(config.tunnel.kind()));
+    } else {
+        page.remark("type and its settings: from the store");
+    }
     match &config.tunnel {
         Tunnel::Vxlan { vni, port, vtep_mac, cross_subnet } => {
-            page.line("vni", vni);
-            page.line("port", port);
+            if is_static {
+                page.line("vni", vni);
+                page.line("port", port);
+            }
             match vtep_mac {
                 Some(mac) => page.line("vtep-mac", quoted(mac)),
                 None => page.remark("vtep-mac: made once, kept in state-dir"),
             }
-            page.line("cross-subnet", cross_subnet);
+            if is_static {
+                page.line("cross-subnet", cross_subnet);
+            }
         }
         Tunnel::Udp { port, cross_subnet } => {
             page.line("port", port);
@@ -84,8 +100,13 @@ pub(super) fn render(config: &Config) -> String {
     }
 
     page.section("[store]");
-    page.line("type", quoted("static"));
-    page.text("manifests", config.manifests.as_ref().map(|path| path.display()));
+    match &config.store {
+        Store::Static { manifests } => {
+            page.line("type", quoted("static"));
+            page.text("manifests", manifests.as_ref().map(|path| path.display()));
+        }
+        Store::Etcd(settings) => etcd(&mut page, settings),
+    }
 
     for peer in &config.peers {
         page.section("[[peer]]");
@@ -151,5 +172,19 @@ fn render_bgp(page: &mut Page, bgp: &Bgp) {
                 page.line(key, list(nets));
             }
         }
+    }
+}
+
+fn etcd(page: &mut Page, settings: &EtcdSettings) {
+    page.line("type", quoted("etcd"));
+    page.line("endpoints", list(&settings.endpoints));
+    page.line("prefix", quoted(&settings.prefix));
+    page.text("ca", settings.ca.as_ref().map(|path| path.display()));
+    page.text("cert", settings.identity.as_ref().map(|(cert, _)| cert.display()));
+    page.text("key", settings.identity.as_ref().map(|(_, key)| key.display()));
+    if let Some((name, _)) = &settings.user {
+        page.line("username", quoted(name));
+        // Whoever looks over a shoulder, or pastes this into a report, must not show it.
+        page.remark("password: set, and not shown");
     }
 }

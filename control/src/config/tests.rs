@@ -209,7 +209,7 @@ fn takes_everything_it_is_told() {
         config.tunnel,
         Tunnel::Vxlan { vni: 77, port: 4789, vtep_mac: Some(Mac([0x0e, 0, 0, 0, 0, 1])), cross_subnet: true }
     );
-    assert_eq!(config.manifests.as_deref(), Some(Path::new("/etc/vswitch/manifests")));
+    assert_eq!(config.manifests(), Some(Path::new("/etc/vswitch/manifests")));
     assert_eq!(config.node.reach(&config.peers[0]), Some("192.168.78.2".parse().unwrap()));
     assert_eq!(config.node.reach(&config.peers[1]), Some("2001:db8::3".parse().unwrap()));
     assert!(Fleet::of(&config).outer_v6(&config.node));
@@ -360,17 +360,14 @@ fn every_error_names_key_and_value() {
             r#"tunnel.vtep-mac = "0e-00-00-00-00-01": is not an Ethernet address such as 0e:00:00:00:00:01"#,
         ),
         // [store], [metrics]
-        (
-            format!("{LEAST}[store]\ntype = \"etcd\""),
-            r#"store.type = "etcd": is not supported by this version; there is static"#,
-        ),
+        (format!("{LEAST}[store]\ntype = \"etcd\""), "network.pod-cidrs: comes from the store: remove it"),
         (
             format!("{LEAST}[store]\ntype = \"kubernetes\""),
-            r#"store.type = "kubernetes": is not supported by this version; there is static"#,
+            r#"store.type = "kubernetes": is not supported by this version; there is static, etcd"#,
         ),
         (
             format!("{LEAST}[store]\ntype = \"consul\""),
-            r#"store.type = "consul": is unknown; there is static"#,
+            r#"store.type = "consul": is unknown; there is static, etcd"#,
         ),
         (
             format!("{LEAST}[store]\nmanifests = \"manifests\""),
@@ -535,4 +532,73 @@ fn the_installed_example_is_valid() {
         let key = line.split(" =").next().unwrap_or(line);
         assert!(on.lines().any(|l| l.split(" =").next() == Some(key)), "{key} is not in deploy/vswitch.toml");
     }
+}
+
+/// With etcd, and these lines more of `[store]`.
+fn with_etcd(more: &str) -> Result<Config, String> {
+    let text = format!(
+        "[node]\nname = \"n1\"\nuplink = \"eth0\"\naddress = \"10.0.0.1\"\n[store]\ntype = \"etcd\"\n{more}"
+    );
+    Config::load(&text, &Machine::unknown()).map_err(|err| err.to_string())
+}
+
+#[test]
+fn etcd_needs_no_more_than_its_name() {
+    let config = with_etcd("").unwrap();
+    assert_eq!(config.store, Store::Etcd(EtcdSettings::plain("http://127.0.0.1:2379")));
+    assert_eq!(config.manifests(), None);
+    assert_eq!(config.network.pod_cidrs, []);
+    let again = Config::load(&config.to_toml(), &Machine::unknown()).unwrap();
+    assert_eq!(again, config, "{}", config.to_toml());
+}
+
+#[test]
+fn a_password_is_kept_and_not_shown() {
+    let config = with_etcd(
+        "endpoints = [\"https://10.0.0.1:2379\", \"https://[fd00::1]:2379\"]\nprefix = \"/net/\"\nca = \"/ca.pem\"\n\
+         cert = \"/c.pem\"\nkey = \"/k.pem\"\nusername = \"root\"\npassword = \"s3cret\"\n",
+    )
+    .unwrap();
+    let Store::Etcd(settings) = &config.store else { panic!("{:?}", config.store) };
+    assert_eq!(settings.user, Some(("root".to_owned(), "s3cret".to_owned())));
+    assert_eq!(settings.prefix, "/net");
+    assert_eq!(settings.identity, Some(("/c.pem".into(), "/k.pem".into())));
+    assert!(!config.to_toml().contains("s3cret") && !format!("{config:?}").contains("s3cret"));
+}
+
+#[test]
+fn errors_of_etcd_name_their_key() {
+    for (more, error) in [
+        ("manifests = \"/m\"", r#"store.manifests = "/m": is for store.type = "static" only"#),
+        ("endpoints = []", "store.endpoints: must be set"),
+        (
+            "endpoints = [\"10.0.0.1:2379\"]",
+            r#"store.endpoints = "10.0.0.1:2379": is not a member's URL such as https://10.0.0.1:2379"#,
+        ),
+        (
+            "endpoints = [\"http://a/b\"]",
+            r#"store.endpoints = "http://a/b": is not a member's URL such as https://10.0.0.1:2379"#,
+        ),
+        (
+            "endpoints = [\"http://a\", \"https://b\"]\nca = \"/ca\"",
+            "store.endpoints: must all be http, or all https",
+        ),
+        ("endpoints = [\"https://a\"]", "store.ca: must be set for https: whose certificates are believed"),
+        ("ca = \"/ca\"", "store.ca: has no use without https endpoints"),
+        ("endpoints = [\"https://a\"]\nca = \"/ca\"\ncert = \"/c\"", "store.key: must be set"),
+        ("username = \"root\"", "store.password: must be set"),
+        ("password = \"x\"", "store.username: must be set"),
+        ("prefix = \"/\"", r#"store.prefix = "/": must begin with '/', and name more than that"#),
+        ("[network]\npod-cidrs = [\"10.244.1.0/24\"]", "network.pod-cidrs: comes from the store: remove it"),
+        (
+            "[network]\ncluster-cidrs = [\"10.244.0.0/16\"]",
+            "network.cluster-cidrs: comes from the store: remove it",
+        ),
+        ("[tunnel]\ntype = \"vxlan\"", "tunnel.type: comes from the store: remove it"),
+    ] {
+        assert_eq!(with_etcd(more).unwrap_err(), error, "{more}");
+    }
+    assert!(with_etcd("[tunnel]\nvtep-mac = \"0e:00:00:00:00:01\"\n[network]\nmtu = 1400").is_ok());
+    let peer = "[[peer]]\nname = \"n2\"\naddress = \"10.0.0.2\"\npod-cidrs = [\"10.244.2.0/24\"]\nvtep-mac = \"0e:00:00:00:00:02\"";
+    assert!(with_etcd(peer).unwrap_err().starts_with("[[peer]]: comes from the store: remove it"));
 }

@@ -81,6 +81,9 @@ pub enum DaemonError {
         /// What is wrong, line by line.
         err: LoadError,
     },
+    /// A store that the configuration may name, and this daemon does not run yet.
+    #[error("store.type = \"etcd\" is not run by this version of the daemon: use \"static\"")]
+    Store,
     /// The uplink interface is missing.
     #[error("node.uplink = {name:?}: no such interface on this machine")]
     Uplink {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use control::attachments::{Attachment, StateDir, boot_id};
-use control::config::Config;
+use control::config::{Config, Store};
 use control::fleet::Fleet;
 use control::ipam::Ipam;
 use crossbeam::channel::{Sender, bounded};
@@ -60,6 +60,9 @@ pub(super) fn start(
     let machine = node::machine().map_err(DaemonError::Machine)?;
     let config =
         Config::load(&text, &machine).map_err(|err| DaemonError::Config { path: path.to_owned(), err })?;
+    if let Store::Etcd(_) = config.store {
+        return Err(DaemonError::Store);
+    }
     let name = config.node.uplink.clone();
     let uplink = machine.links.get(&name).ok_or(DaemonError::Uplink { name })?;
     let fleet = Fleet::of(&config);
@@ -114,8 +117,7 @@ pub(super) fn start(
     let fleet = bgp.as_ref().map_or_else(|| stored.clone(), |bgp| bgp.onto(&stored));
     let conntrack = Arc::new(take_conntrack(&keeper, &mut held, &fleet, &alive)?);
     let node_addrs = fleet::host_addresses(&facts);
-    let guard =
-        Guard::open(&config.node.name, node_addrs, config.manifests.as_deref(), &config.node.state_dir);
+    let guard = Guard::open(&config.node.name, node_addrs, config.manifests(), &config.node.state_dir);
     let mut daemon = Daemon {
         switch: Switch::start(uplinks.deal()?, Sizes::default(), conntrack)?,
         uplinks,
@@ -158,7 +160,7 @@ pub(super) fn start(
     daemon.level_mtu();
     // Whatever changes from now on is heard of; what has changed meanwhile is seen by the first look.
     watch::uplink(&daemon.config.node.uplink, events.clone())?;
-    if let Some(dir) = &daemon.config.manifests {
+    if let Some(dir) = daemon.config.manifests() {
         watch::manifests(dir, events.clone())?;
     }
     daemon.look_at_uplink();

@@ -166,7 +166,7 @@ mod tests {
             let config = control::config::Config::load(&text, &control::config::Machine::unknown()).unwrap();
             assert_eq!(config.node.address, Some(nodes[1].address()));
             assert_eq!(config.tunnel.kind(), kind.name());
-            assert_eq!(config.manifests.as_deref(), Some(Path::new("/tmp/m")));
+            assert_eq!(config.manifests(), Some(Path::new("/tmp/m")));
             let peers: Vec<_> = config.peers.iter().map(|peer| (peer.name.as_str(), peer.address)).collect();
             assert_eq!(peers, [("n1", Some(nodes[0].address())), ("n3", Some(nodes[2].address()))]);
         }

@@ -1,0 +1,160 @@
+//! Keeping what is known for the next start, beside everything else.
+
+use super::*;
+use crate::flannel::lease::LeaseValue;
+use crate::flannel::{Entry, LeaseKey};
+use crate::objects::Kind;
+use crate::store::FileError;
+use crate::store::etcd::kept::{Kept, KeptLease, REFRESH, REST, RETRY};
+use crate::store::etcd::objects::{parse_path, path};
+
+/// When a copy is due, and how the last one ended.
+pub(super) struct Keeping {
+    pub(super) stale: bool,
+    writing: bool,
+    earliest: Option<Instant>,
+    last: Option<Instant>,
+    problem: Option<String>,
+}
+
+/// What the last copy said of this node.
+pub(super) struct Known {
+    pub(super) own: Option<LeaseKey>,
+    pub(super) contact: SystemTime,
+}
+
+impl Keeping {
+    pub(super) fn new(problem: Option<String>) -> Keeping {
+        Keeping { stale: false, writing: false, earliest: None, last: None, problem }
+    }
+
+    fn due(&self, now: Instant) -> bool {
+        let refresh = self.last.is_some_and(|last| last + REFRESH <= now);
+        !self.writing && (self.stale || refresh) && self.earliest.is_none_or(|at| at <= now)
+    }
+
+    pub(super) fn next(&self) -> Option<Instant> {
+        match (self.writing, self.stale) {
+            (false, true) => self.earliest,
+            (false, false) => self.last.map(|last| last + REFRESH),
+            (true, _) => None,
+        }
+    }
+
+    pub(super) fn done(&mut self, took: Duration, result: Result<(), StateError>, now: Instant) {
+        self.writing = false;
+        self.stale |= result.is_err();
+        self.earliest = Some(now + if result.is_ok() { took * REST } else { RETRY });
+        if let Err(err) = &result {
+            tracing::warn!(%err, "keep what etcd said");
+        }
+        self.problem = result.err().map(|err| format!("what is known is not kept for a restart: {err}"));
+    }
+
+    pub(super) fn problem(&self, state: &std::path::Path, problems: &mut BTreeMap<String, String>) {
+        if let Some(problem) = &self.problem {
+            problems.insert(state.display().to_string(), problem.clone());
+        }
+    }
+}
+
+impl Engine {
+    /// Begins a copy, if one is due.
+    pub(super) fn keep(&mut self, now: Instant) {
+        if !self.keeping.due(now) {
+            return;
+        }
+        let Some(copy) = self.copy() else { return };
+        (self.keeping.stale, self.keeping.last) = (false, Some(now));
+        let (state, (tx, rx)) = (self.state.clone(), tokio::sync::oneshot::channel());
+        let write = move || {
+            // Nothing waits for it: let everything else go first. Where that is refused, it does not matter.
+            let _ = rustix::process::nice(19);
+            let began = Instant::now();
+            let written = copy.write(&state);
+            let _ = tx.send((began.elapsed(), written));
+        };
+        match std::thread::Builder::new().name("kept-copy".into()).spawn(write) {
+            Ok(_) => {
+                self.keeping.writing = true;
+                self.calls.spawn(async move {
+                    // A writer that panicked wrote nothing; the next copy is written all the same.
+                    rx.await.map_or(Done::Kept(RETRY, Ok(())), |(took, written)| Done::Kept(took, written))
+                });
+            }
+            Err(_) => (self.keeping.stale, self.keeping.earliest) = (true, Some(now + RETRY)),
+        }
+    }
+
+    /// Leaves nothing unwritten.
+    pub(super) fn keep_last(&mut self) {
+        if let Some(copy) = self.copy()
+            && let Err(err) = copy.write(&self.state)
+        {
+            tracing::warn!(%err, "keep what etcd said");
+        }
+    }
+
+    /// What is known, as far as it was told; none before anything was.
+    fn copy(&self) -> Option<Kept> {
+        let text = self.nodes.network_text()?;
+        let contact = if self.is_up(Source::Nodes) { SystemTime::now() } else { self.contact? };
+        let mut kept = Kept::new(&self.client.settings().prefix, text, contact);
+        kept.own = self.keeper.own().key.map(|key| key.to_string());
+        for (name, entry) in &self.nodes.leases {
+            if let Some(value) = &entry.value {
+                let (created, modified, lease) = (entry.created, entry.modified, entry.lease);
+                kept.leases
+                    .insert(name.clone(), KeptLease { value: value.encode(), created, modified, lease });
+            }
+        }
+        for (key, entry) in &self.pods.entries {
+            if let Some(source) = &entry.source {
+                kept.pods.insert(path(key), Arc::clone(source));
+            }
+        }
+        kept.objects = self.objects.good().map(|(key, source)| (path(key), Arc::clone(source))).collect();
+        Some(kept)
+    }
+}
+
+/// Takes the last copy up; and what is wrong with it.
+pub(super) fn load(
+    state: &std::path::Path,
+    prefix: &str,
+    nodes: &mut Nodes,
+    pods: &mut PodKeys,
+    objects: &mut ObjectKeys,
+) -> (Option<Known>, Option<String>) {
+    let kept = match Kept::read(state, prefix) {
+        Ok(Some(kept)) => kept,
+        Ok(None) => return (None, None),
+        Err((path, err)) => return (None, Some(told(&path, &err))),
+    };
+    nodes.restore(kept.network.as_bytes());
+    let own = kept.own.as_ref().and_then(|text| text.parse().ok());
+    let contact = kept.contact();
+    for (name, lease) in kept.leases {
+        let Ok(key) = name.parse() else { continue };
+        let value = LeaseValue::parse(lease.value.as_bytes()).ok();
+        let (created, modified, lease) = (lease.created, lease.modified, lease.lease);
+        nodes.leases.insert(name, Entry { key, value, created, modified, lease });
+    }
+    for (path, value) in kept.pods {
+        if let Some(key) = parse_path(&path).filter(|key| key.kind == Kind::Pod) {
+            let key = pods.pod_key(&key);
+            let value = value.to_string().into_bytes();
+            pods.put(&crate::store::etcd::wire::KeyValue { key, value, ..Default::default() });
+        }
+    }
+    for (path, value) in kept.objects {
+        if let Some(key) = parse_path(&path) {
+            objects.restore(key, value);
+        }
+    }
+    (Some(Known { own, contact }), None)
+}
+
+fn told(path: &std::path::Path, err: &FileError) -> String {
+    format!("{}: {err}", path.display())
+}

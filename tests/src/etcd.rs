@@ -1,0 +1,300 @@
+//! A real etcd, and nodes on it, for tests: on free loopback ports, in a directory of its own, gone when dropped.
+
+mod nodes;
+mod proxy;
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use control::config::EtcdSettings;
+
+pub use nodes::{Heard, Node, quick};
+pub use proxy::Proxy;
+
+/// How long anything may take before the test fails.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One member.
+#[derive(Debug)]
+pub struct Etcd {
+    child: Option<Child>,
+    dir: PathBuf,
+    args: Vec<String>,
+    port: u16,
+    scheme: &'static str,
+    /// For `etcdctl`, before its verb.
+    pub login: Vec<String>,
+}
+
+/// A directory of this test run's own.
+#[must_use]
+pub fn scratch(name: &str) -> PathBuf {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let dir = std::env::temp_dir().join(format!("vswitch-{name}-{}-{number}", std::process::id()));
+    fs::create_dir_all(&dir).expect("a scratch directory");
+    dir
+}
+
+/// A loopback port that nobody has right now.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("its number").port()
+}
+
+/// Runs a program to its end; what it printed.
+///
+/// # Panics
+/// When it does not run, or fails.
+pub fn run(command: &mut Command) -> String {
+    let text: String = format!("{command:?}").chars().take(500).collect();
+    let out = command.output().unwrap_or_else(|err| panic!("{text}: {err}: see scripts/deps"));
+    assert!(out.status.success(), "{text}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+fn base64(text: &str) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(text.len() * 4 / 3 + 4);
+    for chunk in text.as_bytes().chunks(3) {
+        let bits =
+            chunk.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for digit in 0..4 {
+            let at = (bits >> (18 - 6 * digit)) as usize & 63;
+            out.push(if digit <= chunk.len() { char::from(DIGITS[at]) } else { '=' });
+        }
+    }
+    out
+}
+
+/// Waits until something is so.
+///
+/// # Panics
+/// When it is not within [`PATIENCE`].
+pub fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+impl Etcd {
+    /// One member without TLS.
+    #[must_use]
+    pub fn start() -> Etcd {
+        Etcd::start_with(&[], "http")
+    }
+
+    /// One member with these arguments more.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn start_with(more: &[&str], scheme: &'static str) -> Etcd {
+        let (port, peer) = (free_port(), free_port());
+        let dir = scratch("etcd");
+        let client = format!("{scheme}://127.0.0.1:{port}");
+        let peers = format!("http://127.0.0.1:{peer}");
+        // Alone, it need not wait long for others before it leads.
+        let own = "--name t --log-level error --max-txn-ops 5000 --heartbeat-interval 20 --election-timeout 200 --data-dir";
+        let mut args: Vec<String> = own.split(' ').map(str::to_owned).collect();
+        args.push(dir.join("data").display().to_string());
+        for (flag, value) in [
+            ("--listen-client-urls", &client),
+            ("--advertise-client-urls", &client),
+            ("--listen-peer-urls", &peers),
+            ("--initial-advertise-peer-urls", &peers),
+            ("--initial-cluster", &format!("t={peers}")),
+        ] {
+            args.extend([flag.to_owned(), value.clone()]);
+        }
+        args.extend(more.iter().map(|arg| (*arg).to_owned()));
+        let mut etcd = Etcd { child: None, dir, args, port, scheme, login: Vec::new() };
+        etcd.resume();
+        etcd
+    }
+
+    /// Starts it again, with what it had.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn resume(&mut self) {
+        let log = fs::File::create(self.dir.join("log")).expect("a log file");
+        let mut command = Command::new("etcd");
+        command.args(&self.args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.child = Some(command.spawn().expect("etcd runs: see scripts/deps"));
+        let at = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        wait("etcd listens", || TcpStream::connect(at).is_ok());
+    }
+
+    /// Ends it at once.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Where clients find it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("{}://127.0.0.1:{}", self.scheme, self.port)
+    }
+
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// How a node finds it.
+    #[must_use]
+    pub fn settings(&self) -> EtcdSettings {
+        EtcdSettings::plain(&self.url())
+    }
+
+    /// Runs `etcdctl`.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn ctl(&self, args: &[&str]) -> String {
+        let mut command = Command::new("etcdctl");
+        command
+            .env("ETCDCTL_API", "3")
+            .arg(format!("--endpoints={}", self.url()))
+            .args(&self.login)
+            .args(args);
+        run(&mut command)
+    }
+
+    /// Writes a key.
+    pub fn put(&self, key: &str, value: &str) {
+        self.ctl(&["put", "--", key, value]);
+    }
+
+    /// Writes many keys, two thousand in a transaction, through etcd's JSON gateway: `etcdctl` takes a second for a large
+    /// value.
+    ///
+    /// # Panics
+    /// When etcd refuses them.
+    pub fn put_many(&self, pairs: impl IntoIterator<Item = (String, String)>) {
+        let mut pairs = pairs.into_iter().peekable();
+        while pairs.peek().is_some() {
+            let put = |(key, value): (String, String)| {
+                format!(r#"{{"request_put":{{"key":"{}","value":"{}"}}}}"#, base64(&key), base64(&value))
+            };
+            let puts: Vec<String> = pairs.by_ref().take(2000).map(put).collect();
+            let body = format!(r#"{{"success":[{}]}}"#, puts.join(","));
+            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).expect("etcd listens");
+            let head = format!(
+                "POST /v3/kv/txn HTTP/1.1\r\nHost: etcd\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            );
+            stream.write_all((head + &body).as_bytes()).expect("it reads");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("it answers");
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        }
+    }
+
+    /// Removes all that it had, while it is down.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn wipe(&self) {
+        fs::remove_dir_all(self.dir.join("data")).expect("its directory goes");
+    }
+
+    /// A key's value; empty when there is none.
+    #[must_use]
+    pub fn get(&self, key: &str) -> String {
+        self.ctl(&["get", "--print-value-only", "--", key]).trim_end_matches('\n').to_owned()
+    }
+
+    /// Names of the keys that begin so.
+    #[must_use]
+    pub fn keys(&self, prefix: &str) -> Vec<String> {
+        let text = self.ctl(&["get", "--prefix", "--keys-only", "--", prefix]);
+        text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// The etcd lease of a key, as hexadecimal digits; 0 = it has none.
+    ///
+    /// # Panics
+    /// When there is no such key.
+    #[must_use]
+    pub fn lease_of(&self, key: &str) -> i64 {
+        let text = self.ctl(&["get", "-w", "json", "--", key]);
+        let json: serde_json::Value = serde_json::from_str(&text).expect("etcdctl writes JSON");
+        json["kvs"][0].get("lease").map_or(0, |lease| lease.as_i64().expect("a number"))
+    }
+
+    /// The revision it is at.
+    ///
+    /// # Panics
+    /// When `etcdctl` does not say.
+    #[must_use]
+    pub fn revision(&self) -> i64 {
+        let text = self.ctl(&["get", "-w", "json", "--", "none"]);
+        let json: serde_json::Value = serde_json::from_str(&text).expect("etcdctl writes JSON");
+        json["header"]["revision"].as_i64().expect("a number")
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+            eprintln!("etcd said:\n{log}");
+        }
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// An authority, a server's and a client's certificate, in PEM files of `dir`: `ca.pem`, `server.pem`, `server.key`,
+/// `client.pem`, `client.key`, by `openssl`.
+///
+/// # Panics
+/// When that fails.
+pub fn certificates(dir: &Path) {
+    let file = |name: &str| dir.join(name).display().to_string();
+    let openssl = |args: &[&str]| run(Command::new("openssl").args(args));
+    let curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+    let (ca, ca_key) = (file("ca.pem"), file("ca.key"));
+    let more = ["-x509", "-days", "2", "-subj", "/CN=test authority", "-keyout", &ca_key, "-out", &ca];
+    openssl(&[&["req"][..], &curve, &more].concat());
+    for (name, extensions) in [
+        ("server", "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n"),
+        ("client", "subjectAltName=DNS:node\nextendedKeyUsage=clientAuth\n"),
+    ] {
+        let (key, csr, pem, ext) =
+            (file(&format!("{name}.key")), file("csr"), file(&format!("{name}.pem")), file("ext"));
+        fs::write(&ext, extensions).expect("a file");
+        let subject = format!("/CN={name}");
+        openssl(&[&["req"][..], &curve, &["-subj", &subject, "-keyout", &key, "-out", &csr]].concat());
+        openssl(&[
+            "x509",
+            "-req",
+            "-in",
+            &csr,
+            "-CA",
+            &ca,
+            "-CAkey",
+            &ca_key,
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-extfile",
+            &ext,
+            "-out",
+            &pem,
+        ]);
+    }
+}
