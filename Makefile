@@ -10,7 +10,7 @@
 CARGO   ?= cargo
 PREFIX  ?= /usr/local
 CNI_DIR ?= /opt/cni/bin
-TUNNELS ?= vxlan udp direct
+TUNNELS ?= vxlan udp ipip direct
 TARGET  := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 # `lab` is `release` without whole-program optimization, which takes minutes (Cargo.toml).
 LAB_BIN := $(TARGET)/lab

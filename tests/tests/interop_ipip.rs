@@ -25,7 +25,8 @@ fn tshark(node: &Netns, args: &[&str]) -> Child {
         }
         before += &line;
     }
-    panic!("tshark ended: {before}");
+    let ended = child.wait().unwrap();
+    panic!("tshark ended ({ended}): {before}");
 }
 
 #[test]

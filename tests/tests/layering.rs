@@ -50,6 +50,8 @@ const MODULES: &[(&str, &[&str])] = &[
             "port",
             "reply",
             "snapshot",
+            // Only to fetch memory ahead, which is an instruction.
+            "sys",
             "uplink",
         ],
     ),
