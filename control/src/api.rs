@@ -99,6 +99,27 @@ pub enum Request {
     },
     /// What would happen to a packet. Reply: [`TraceReport`].
     Trace(Trace),
+    /// Write an object into the store. Reply: [`StoreReply`].
+    Apply {
+        /// One object.
+        manifest: serde_json::Value,
+    },
+    /// Objects of the store. Reply: [`StoreReply`].
+    Get {
+        /// As `kubectl` has it, for example `NetworkPolicy` or `networkpolicies`.
+        kind: String,
+        /// Only in this namespace.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        namespace: Option<String>,
+        /// Only of this name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+    },
+    /// Remove an object from the store. Reply: [`StoreReply`].
+    Delete {
+        /// One object; only what names it counts.
+        manifest: serde_json::Value,
+    },
     /// BGP neighbours and routes. Reply: [`BgpReport`].
     Bgp {
         /// What is asked.

@@ -73,8 +73,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    #[cfg(feature = "etcd")]
-    pub(crate) const ALL: [Kind; 15] = [
+    pub const ALL: [Kind; 15] = [
         Kind::Namespace,
         Kind::ServiceAccount,
         Kind::Pod,
@@ -91,6 +90,31 @@ impl Kind {
         Kind::GlobalNetworkSet,
         Kind::HostEndpoint,
     ];
+
+    /// The kind that somebody means: its name, its plural or its short name as `kubectl` has it, in any case.
+    #[must_use]
+    pub fn named(text: &str) -> Option<Kind> {
+        let text = text.to_ascii_lowercase();
+        let short = match text.as_str() {
+            "ns" => Some(Kind::Namespace),
+            "sa" => Some(Kind::ServiceAccount),
+            "po" => Some(Kind::Pod),
+            "no" => Some(Kind::Node),
+            "netpol" => Some(Kind::NetworkPolicy),
+            "cnp" => Some(Kind::ClusterNetworkPolicy),
+            "gnp" => Some(Kind::GlobalNetworkPolicy),
+            "hep" => Some(Kind::HostEndpoint),
+            _ => None,
+        };
+        short.or_else(|| {
+            Kind::ALL.into_iter().find(|kind| {
+                let name = kind.as_str().to_ascii_lowercase();
+                let plural =
+                    name.strip_suffix('y').map_or_else(|| format!("{name}s"), |stem| format!("{stem}ies"));
+                text == name || text == plural
+            })
+        })
+    }
 
     /// The kinds that are policies.
     pub(crate) const POLICIES: RangeInclusive<Kind> =

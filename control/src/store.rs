@@ -163,6 +163,20 @@ impl Objects {
         Some(&self.entries.get(key)?.good.as_ref()?.source)
     }
 
+    /// The texts of the objects of a kind in force, in order of namespace and name.
+    pub fn manifests<'a>(
+        &'a self,
+        kind: Kind,
+        namespace: Option<&'a str>,
+        name: Option<&'a str>,
+    ) -> impl Iterator<Item = &'a Arc<Value>> {
+        let wanted = move |key: &Key| {
+            namespace.is_none_or(|ns| key.namespace.as_deref() == Some(ns))
+                && name.is_none_or(|name| *key.name == *name)
+        };
+        self.good(kind).filter(move |(key, _)| wanted(key)).map(|(_, good)| &good.source)
+    }
+
     /// What names the objects there are, valid or not.
     pub fn keys(&self) -> impl Iterator<Item = &Key> {
         self.entries.keys()

@@ -104,6 +104,44 @@ pub struct StatusReport {
     pub policy_problems: Vec<String>,
     /// Connections tracked.
     pub connections: u64,
+    /// The store that nodes and objects come from, where it is none of files.
+    pub store: Option<StoreInfo>,
+    /// What is wrong in it, by key. It is ignored, and the node is ready all the same.
+    pub store_problems: Vec<String>,
+}
+
+/// A store, and how this node gets on with it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StoreInfo {
+    /// `etcd`.
+    pub kind: String,
+    /// Changes are heard of.
+    pub connected: bool,
+    /// While they are not: seconds since all was known; none = never.
+    pub age_s: Option<u64>,
+    /// The member in use, or tried last.
+    pub endpoint: String,
+    /// Its revision.
+    pub revision: i64,
+    /// The node's lease.
+    pub lease: Option<String>,
+    /// Seconds until it ends, unless it is renewed; none = never.
+    pub lease_ends_s: Option<u64>,
+    /// Why it is not reached.
+    pub error: Option<String>,
+}
+
+/// What came of a request to the store.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StoreReply {
+    /// Of a write.
+    pub revision: i64,
+    /// Of a removal: it was there.
+    pub existed: bool,
+    /// The manifests asked for.
+    pub objects: Vec<serde_json::Value>,
 }
 
 /// An attached pod.

@@ -102,6 +102,8 @@ pub struct StoreSection {
     pub endpoints: Option<Vec<String>>,
     /// etcd.
     pub prefix: Option<String>,
+    /// etcd: the file that tells flannel's plugin of the subnet; empty = none. Default: flannel's.
+    pub subnet_env: Option<String>,
     /// etcd: certificate of the authority.
     pub ca: Option<String>,
     /// etcd: client certificate.

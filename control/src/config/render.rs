@@ -179,6 +179,10 @@ fn etcd(page: &mut Page, settings: &EtcdSettings) {
     page.line("type", quoted("etcd"));
     page.line("endpoints", list(&settings.endpoints));
     page.line("prefix", quoted(&settings.prefix));
+    page.line(
+        "subnet-env",
+        quoted(settings.subnet_env.as_deref().map(|p| p.display().to_string()).unwrap_or_default()),
+    );
     page.text("ca", settings.ca.as_ref().map(|path| path.display()));
     page.text("cert", settings.identity.as_ref().map(|(cert, _)| cert.display()));
     page.text("key", settings.identity.as_ref().map(|(_, key)| key.display()));

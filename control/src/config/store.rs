@@ -36,6 +36,8 @@ pub struct EtcdSettings {
     pub ca: Option<PathBuf>,
     /// Client certificate and its key, PEM.
     pub identity: Option<(PathBuf, PathBuf)>,
+    /// Where the node's subnet is told to flannel's plugin and others, as flannel does; absolute. None = nowhere.
+    pub subnet_env: Option<PathBuf>,
     /// User name and password.
     pub user: Option<(String, String)>,
 }
@@ -48,6 +50,7 @@ impl fmt::Debug for EtcdSettings {
             .field("prefix", &self.prefix)
             .field("own_prefix", &self.own_prefix)
             .field("ca", &self.ca)
+            .field("subnet_env", &self.subnet_env)
             .field("identity", &self.identity)
             .field("user", &self.user.as_ref().map(|(name, _)| name))
             .finish()
@@ -64,6 +67,7 @@ impl EtcdSettings {
             own_prefix: OWN_PREFIX.to_owned(),
             ca: None,
             identity: None,
+            subnet_env: None,
             user: None,
         }
     }
@@ -114,6 +118,8 @@ fn etcd(section: &StoreSection, errors: &mut Errors) -> EtcdSettings {
     for endpoint in endpoints.iter().filter(|endpoint| !is_endpoint(endpoint)) {
         errors.add("store.endpoints", endpoint, Problem::NotEndpoint);
     }
+    let env = section.subnet_env.as_deref().unwrap_or(crate::flannel::subnet_env::PATH);
+    let subnet_env = (!env.is_empty()).then(|| errors.path("store.subnet-env", Some(env), ""));
     let secure = endpoints.iter().filter(|endpoint| endpoint.starts_with("https://")).count();
     if secure != 0 && secure != endpoints.len() {
         errors.absent("store.endpoints", Problem::MixedSchemes);
@@ -151,6 +157,7 @@ fn etcd(section: &StoreSection, errors: &mut Errors) -> EtcdSettings {
         own_prefix: OWN_PREFIX.to_owned(),
         ca,
         identity: cert.zip(key),
+        subnet_env,
         user: section.username.clone().zip(section.password.clone()),
     }
 }

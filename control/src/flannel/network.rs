@@ -69,7 +69,7 @@ pub enum BackendConfig {
 
 /// A backend that is not spoken here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("Backend.Type = {0:?} is not supported; there is vxlan, udp, host-gw")]
+#[error("Backend.Type = {0:?} is not supported; there is vxlan, udp, host-gw, ipip")]
 pub struct UnsupportedBackend(pub String);
 
 impl BackendConfig {
@@ -96,9 +96,8 @@ impl BackendConfig {
                 Ok(Tunnel::Vxlan { vni, port, vtep_mac: Some(vtep_mac), cross_subnet })
             }
             BackendConfig::HostGw => Ok(Tunnel::Direct),
-            BackendConfig::Ipip { .. } | BackendConfig::Other(_) => {
-                Err(UnsupportedBackend(self.kind().chars().take(100).collect()))
-            }
+            BackendConfig::Ipip { direct_routing: cross_subnet } => Ok(Tunnel::Ipip { cross_subnet }),
+            BackendConfig::Other(_) => Err(UnsupportedBackend(self.kind().chars().take(100).collect())),
         }
     }
 }

@@ -253,3 +253,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn kinds_are_found_by_any_of_their_names() {
+    for kind in Kind::ALL {
+        assert_eq!(Kind::named(kind.as_str()), Some(kind));
+    }
+    for (text, kind) in [
+        ("networkpolicies", Kind::NetworkPolicy),
+        ("netpol", Kind::NetworkPolicy),
+        ("PODS", Kind::Pod),
+        ("ns", Kind::Namespace),
+        ("globalnetworkpolicies", Kind::GlobalNetworkPolicy),
+    ] {
+        assert_eq!(Kind::named(text), Some(kind), "{text}");
+    }
+    assert_eq!(Kind::named("deployments"), None);
+}

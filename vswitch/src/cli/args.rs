@@ -84,6 +84,28 @@ pub enum Command {
     },
     /// Cached flows and what is done with them.
     Flows,
+    /// Write objects into the store, each checked as an API server would.
+    Apply {
+        /// A file, a directory of files, or `-`.
+        #[arg(short = 'f', value_name = "FILE|DIR")]
+        from: PathBuf,
+    },
+    /// Objects of the store.
+    Get {
+        /// For example `NetworkPolicy`, `networkpolicies` or `netpol`.
+        kind: String,
+        /// Only of this name, whole.
+        name: Option<String>,
+        /// Only in this namespace.
+        #[arg(short, long)]
+        namespace: Option<String>,
+    },
+    /// Remove objects from the store.
+    Delete {
+        /// A file, a directory of files, or `-`.
+        #[arg(short = 'f', value_name = "FILE|DIR")]
+        from: PathBuf,
+    },
     /// BGP neighbours and their sessions, or routes.
     Bgp {
         /// What is asked.

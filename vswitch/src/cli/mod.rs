@@ -9,6 +9,7 @@
 mod args;
 mod bgp;
 mod check;
+mod objects;
 mod show;
 mod table;
 mod trace;
@@ -123,6 +124,12 @@ impl Asker<'_> {
                     if peers { bgp::peers(report) } else { bgp::routes(report) }
                 })?;
                 Ok(0)
+            }
+            Command::Apply { from } => objects::each(self.socket, objects::Verb::Apply, from, self.json),
+            Command::Delete { from } => objects::each(self.socket, objects::Verb::Delete, from, self.json),
+            Command::Get { kind, name, namespace } => {
+                let (kind, name, namespace) = (kind.clone(), name.clone(), namespace.clone());
+                objects::get(self.socket, &Request::Get { kind, namespace, name }, self.json)
             }
             Command::Config => {
                 self.show(&Request::Config, |config: &ConfigReport| config.toml.clone())?;

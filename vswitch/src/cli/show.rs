@@ -4,11 +4,14 @@ use std::fmt::{Display, Write as _};
 
 use control::api::{
     DropInfo, EventInfo, EventKind, FlowInfo, PeerInfo, PolicyReport, PortInfo, RouteInfo, RouteKind,
-    StatusReport,
+    StatusReport, StoreInfo,
 };
 
 use super::table::Column::{Left, Right};
 use super::table::{Table, bytes, duration};
+
+/// Wrong keys of the store that are shown; `--json` has all.
+const MOST_PROBLEMS: usize = 20;
 
 fn joined<T: Display>(items: &[T]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
@@ -42,9 +45,39 @@ pub(super) fn status(s: &StatusReport) -> String {
     line("addresses", format!("{} of {} in use", s.addresses_used, total(s.addresses_total)));
     line("peers", s.peers.to_string());
     line("workers", format!("{}, {}, tables number {}", s.workers, plural(s.flows, "flow"), s.epoch));
+    if let Some(store) = &s.store {
+        line("store", store_line(store, &s.store_problems));
+    }
     line("policy", policy_line(s));
     line("frames", format!("{} received, {} delivered, {} dropped", s.received, s.delivered, s.dropped));
     out
+}
+
+fn store_line(store: &StoreInfo, problems: &[String]) -> String {
+    let mut text = match (store.connected, store.age_s) {
+        (true, _) => format!("{} at {}, revision {}", store.kind, store.endpoint, store.revision),
+        (false, Some(age)) => format!("{} NOT REACHED, as it was {} ago", store.kind, duration(age * 1000)),
+        (false, None) => format!("{} NOT REACHED yet", store.kind),
+    };
+    if let (false, Some(err)) = (store.connected, &store.error) {
+        let _ = write!(text, ": {err}");
+    }
+    if let Some(lease) = &store.lease {
+        let _ = write!(text, ", lease {lease}");
+        match store.lease_ends_s {
+            Some(left) => {
+                let _ = write!(text, " for {}", duration(left * 1000));
+            }
+            None => text.push_str(" (reserved)"),
+        }
+    }
+    for problem in problems.iter().take(MOST_PROBLEMS) {
+        let _ = write!(text, "\n            ! {problem}");
+    }
+    if problems.len() > MOST_PROBLEMS {
+        let _ = write!(text, "\n            ! and {} more keys", problems.len() - MOST_PROBLEMS);
+    }
+    text
 }
 
 fn policy_line(s: &StatusReport) -> String {

@@ -19,8 +19,8 @@ use crate::snapshot::{Port, PortKind};
 
 /// Where objects come from.
 enum Store {
-    /// Nowhere is configured: there are none.
-    None(Box<Objects>),
+    /// Somebody tells of them, and of what is wrong; nobody does where no store is configured.
+    Told(Box<Objects>, Vec<String>),
     /// A directory.
     Manifests(Box<Manifests>, Keeping),
 }
@@ -45,7 +45,7 @@ impl Guard {
                 manifests.reload(&Changed::Anything);
                 Store::Manifests(Box::new(manifests), Keeping::default())
             }
-            None => Store::None(Box::default()),
+            None => Store::Told(Box::default(), Vec::new()),
         };
         Guard {
             store,
@@ -67,15 +67,46 @@ impl Guard {
     /// Reads what changed; true when something in force, or a problem, did.
     pub(super) fn reload(&mut self, changed: &Changed) -> bool {
         match &mut self.store {
-            Store::None(_) => false,
+            Store::Told(..) => false,
             Store::Manifests(manifests, _) => manifests.reload(changed),
+        }
+    }
+
+    /// Brings what a store told into force; true when anything changed.
+    pub(super) fn told(&mut self, change: impl FnOnce(&mut Objects) -> bool) -> bool {
+        match &mut self.store {
+            Store::Told(objects, _) => change(objects),
+            Store::Manifests(..) => false,
+        }
+    }
+
+    /// The objects in force.
+    pub(super) fn objects(&mut self) -> &Objects {
+        match &mut self.store {
+            Store::Told(objects, _) => objects,
+            Store::Manifests(manifests, _) => manifests.objects(),
+        }
+    }
+
+    /// What is wrong in the store, by key, from now on.
+    pub(super) fn set_store_problems(&mut self, now: Vec<String>) {
+        if let Store::Told(_, problems) = &mut self.store {
+            *problems = now;
+        }
+    }
+
+    /// What is wrong in the store, by key.
+    pub(super) fn store_problems(&self) -> &[String] {
+        match &self.store {
+            Store::Told(_, problems) => problems,
+            Store::Manifests(..) => &[],
         }
     }
 
     /// When to call [`Guard::keep`] next.
     pub(super) fn next(&self) -> Option<Instant> {
         match &self.store {
-            Store::None(_) => None,
+            Store::Told(..) => None,
             Store::Manifests(manifests, keeping) => keeping.next(manifests),
         }
     }
@@ -104,7 +135,7 @@ impl Guard {
             })
             .collect();
         let objects = match &mut self.store {
-            Store::None(objects) => objects,
+            Store::Told(objects, _) => objects,
             Store::Manifests(manifests, _) => manifests.objects(),
         };
         (self.world, self.problems) = objects.world(&local, &self.node);
@@ -147,7 +178,7 @@ impl Guard {
     /// What is not as somebody wrote it.
     pub(super) fn problems(&self) -> Vec<String> {
         let objects = match &self.store {
-            Store::None(_) => Vec::new(),
+            Store::Told(objects, _) => objects.problems(),
             Store::Manifests(manifests, _) => manifests.problems(),
         };
         objects.iter().chain(&self.problems).map(ToString::to_string).collect()

@@ -13,6 +13,11 @@
 
 pub mod attach;
 mod bgp;
+#[cfg(feature = "etcd")]
+mod etcd;
+#[cfg(not(feature = "etcd"))]
+#[path = "without_etcd.rs"]
+mod etcd;
 mod fleet;
 mod guard;
 pub mod keeper;
@@ -29,6 +34,7 @@ mod report;
 pub mod serve;
 mod settings;
 mod start;
+mod stored;
 mod trace;
 pub mod uninstall;
 mod upkeep;
@@ -81,9 +87,6 @@ pub enum DaemonError {
         /// What is wrong, line by line.
         err: LoadError,
     },
-    /// A store that the configuration may name, and this daemon does not run yet.
-    #[error("store.type = \"etcd\" is not run by this version of the daemon: use \"static\"")]
-    Store,
     /// The uplink interface is missing.
     #[error("node.uplink = {name:?}: no such interface on this machine")]
     Uplink {
@@ -124,6 +127,9 @@ pub enum DaemonError {
     /// nftables failed.
     #[error(transparent)]
     Masquerade(#[from] masquerade::MasqueradeError),
+    /// The store.
+    #[error(transparent)]
+    Etcd(#[from] etcd::EtcdError),
     /// BGP could not be started.
     #[error(transparent)]
     Bgp(#[from] bgp::BgpError),
@@ -169,6 +175,8 @@ pub enum Event {
     Uplink,
     /// The store's objects may have changed.
     Objects(Changed),
+    /// The store has told something.
+    Store,
     /// Routes have been learned or lost.
     Learned,
     /// Somebody changed our nftables table, or we did.
@@ -211,6 +219,7 @@ pub struct Daemon {
     /// The same with what was learned by BGP: in force.
     fleet: Fleet,
     bgp: Option<bgp::Bgp>,
+    etcd: Option<etcd::Etcd>,
     peers: Vec<PeerFacts>,
     /// Addresses of pods outside the node's ranges, which were others when they were attached.
     former: Vec<IpNet>,
@@ -249,6 +258,14 @@ impl Daemon {
             let sooner = self.next_events().into_iter().chain(self.guard.next()).chain(bgp);
             let next = sooner.fold(self.upkeep.next(), Instant::min);
             match events.recv_deadline(next) {
+                Ok(Event::Call(call))
+                    if matches!(
+                        call.request,
+                        Request::Apply { .. } | Request::Get { .. } | Request::Delete { .. }
+                    ) =>
+                {
+                    self.ask_store(call);
+                }
                 Ok(Event::Call(call)) => {
                     let answer = self.answer(call.request);
                     // A client that left does not want its answer.
@@ -258,6 +275,8 @@ impl Daemon {
                     let _ = reply.send(self.scrape());
                 }
                 Ok(Event::Uplink) => self.look_at_uplink(),
+                // Looked at below, whatever woke us.
+                Ok(Event::Store) => {}
                 Ok(Event::Learned) => self.take_learned()?,
                 Ok(Event::Objects(changed)) => self.reload_objects(&changed)?,
                 Ok(Event::Whole(whole)) => {
@@ -272,6 +291,9 @@ impl Daemon {
                     if let Some(bgp) = &mut self.bgp {
                         bgp.stop(&self.config);
                     }
+                    if let Some(etcd) = self.etcd.take() {
+                        etcd.stop();
+                    }
                     return Ok(true);
                 }
                 Ok(Event::MakeWay) => {
@@ -283,6 +305,7 @@ impl Daemon {
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
+            self.heed_store()?;
             self.drain_events();
             self.guard.keep();
             if let Some(bgp) = &mut self.bgp {
@@ -308,6 +331,10 @@ impl Daemon {
             Request::Policy { pod } => serve::ok(self.policy_report(pod.as_deref())),
             Request::Events { after } => serve::ok(self.event_report(after)),
             Request::Bgp { query } => reply(self.bgp_report(query)),
+            // Answered by whoever is asked: see `ask_store`.
+            Request::Apply { .. } | Request::Get { .. } | Request::Delete { .. } => {
+                serve::error(code::INTERNAL, "not here")
+            }
             Request::Trace(t) => reply(self.trace(&t)),
             Request::Config => serve::ok(control::api::ConfigReport { toml: self.config.to_toml() }),
         }
@@ -335,11 +362,7 @@ impl Daemon {
         if !self.guard.reload(changed) {
             return Ok(());
         }
-        self.compile_policy();
-        for problem in self.guard.problems() {
-            tracing::warn!(target: "policy", "{problem}");
-        }
-        self.publish()
+        self.bring_objects_into_force()
     }
 
     fn problem_list(&self) -> Vec<String> {

@@ -118,6 +118,7 @@ impl Daemon {
             "the pods' MTU changes"
         );
         self.facts.mtu = mtu16;
+        self.tell_subnet();
         for port in self.ports.iter_mut().flatten().filter(|p| p.kind == PortKind::Host) {
             *port = Arc::new(Port { mtu: mtu16, ..Port::clone(port) });
         }

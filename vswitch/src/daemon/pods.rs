@@ -65,6 +65,7 @@ impl Daemon {
             self.ipam.release(&id);
             return Err(e);
         }
+        self.publish_pods();
         Ok(result(&record))
     }
 
@@ -199,6 +200,7 @@ impl Daemon {
         }
         self.ipam.release(id);
         self.forget_former();
+        self.publish_pods();
         failed.map_or(Ok(()), Err)
     }
 

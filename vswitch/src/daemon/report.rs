@@ -50,6 +50,8 @@ impl Daemon {
             policies: self.guard.world().policies.len() as u64,
             policy_problems: self.guard.problems(),
             connections: self.switch.conntrack().len(),
+            store: self.etcd.as_ref().map(super::etcd::Etcd::info),
+            store_problems: self.guard.store_problems().to_vec(),
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use control::attachments::{Attachment, StateDir, boot_id};
-use control::config::{Config, Store};
+use control::config::Config;
 use control::fleet::Fleet;
 use control::ipam::Ipam;
 use crossbeam::channel::{Sender, bounded};
@@ -60,19 +60,16 @@ pub(super) fn start(
     let machine = node::machine().map_err(DaemonError::Machine)?;
     let config =
         Config::load(&text, &machine).map_err(|err| DaemonError::Config { path: path.to_owned(), err })?;
-    if let Store::Etcd(_) = config.store {
-        return Err(DaemonError::Store);
-    }
     let name = config.node.uplink.clone();
     let uplink = machine.links.get(&name).ok_or(DaemonError::Uplink { name })?;
-    let fleet = Fleet::of(&config);
+    let state = StateDir::open(&config.node.state_dir)?;
+    let (etcd, fleet) = Daemon::start_store(&config, &state, events)?;
     let (mtu, least) = (fleet.pod_mtu(&config, uplink.mtu), fleet.least_mtu());
     if mtu < least {
         return Err(DaemonError::Mtu { uplink: config.node.uplink.clone(), have: uplink.mtu, mtu, least });
     }
     let mut held = keeper.take_all().map_err(DaemonError::Keeper)?;
     let restored = !held.is_empty();
-    let state = StateDir::open(&config.node.state_dir)?;
     let vtep_mac = fleet::vtep_mac(&fleet, &state)?;
     let mut loaded = state.load()?;
     if !loaded.problems.is_empty() {
@@ -127,6 +124,7 @@ pub(super) fn start(
         path_mtus: HashMap::new(),
         fleet: fleet.clone(),
         bgp,
+        etcd,
         former,
         masqueraded: None,
         guard,
@@ -153,10 +151,14 @@ pub(super) fn start(
     daemon.set_fleet(fleet)?;
     // Needs the interface up; a kernel that refuses gets single packets (performance over nothing at all).
     daemon.gso_write = crate::port::tap::probe_gso_write(&host).unwrap_or(true);
+    // What the store told with its first word: policy is in force before a pod is taken up.
+    daemon.heed_objects();
     daemon.plug_host(host)?;
     daemon.take_up(alive, &mut held)?;
     daemon.drop_unknown(&held);
     daemon.begin()?;
+    daemon.publish_pods();
+    daemon.tell_subnet();
     daemon.level_mtu();
     // Whatever changes from now on is heard of; what has changed meanwhile is seen by the first look.
     watch::uplink(&daemon.config.node.uplink, events.clone())?;
