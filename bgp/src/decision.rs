@@ -4,6 +4,7 @@
 //! the tie-breakers is equal to it. MULTI_EXIT_DISC is compared among routes of one neighbouring AS only, so the paths
 //! are not simply ordered: the steps run over the whole set, and the outcome does not depend on the order of arrival.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::attr::Attributes;
@@ -150,13 +151,16 @@ impl<'a> Race<'a> {
     /// RFC 4271 section 9.1.2.2 c: whoever is beaten by a route of the same neighbouring AS is out.
     fn med(&mut self) {
         let of = |c: &Candidate<'_>| (c.attributes.as_path.neighbor(), c.attributes.med.unwrap_or(0));
-        let all: Vec<(Option<u32>, u32)> =
-            self.left.iter().filter_map(|at| self.candidates.get(*at)).map(of).collect();
-        if all.len() > 1 {
-            self.retain(Step::Med, |c| {
-                let (neighbor, med) = of(c);
-                !all.iter().any(|(other, lower)| *other == neighbor && *lower < med)
-            });
+        if self.left.len() < 2 {
+            return;
         }
+        let mut least = BTreeMap::new();
+        for (neighbor, med) in self.left.iter().filter_map(|at| self.candidates.get(*at)).map(of) {
+            least.entry(neighbor).and_modify(|least: &mut u32| *least = med.min(*least)).or_insert(med);
+        }
+        self.retain(Step::Med, |c| {
+            let (neighbor, med) = of(c);
+            least.get(&neighbor) == Some(&med)
+        });
     }
 }

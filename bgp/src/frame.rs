@@ -111,7 +111,6 @@ impl Framer {
     ///
     /// # Errors
     /// What is wrong with the stream; every later call says the same.
-    #[expect(clippy::should_implement_trait, reason = "a message borrows the framer")]
     pub(crate) fn next(&mut self) -> Result<Option<Message<'_>>, FrameError> {
         let rest = &self.bytes[self.at..];
         let Some((header, _)) = rest.split_at_checked(HEADER) else { return Ok(None) };

@@ -78,6 +78,8 @@ pub struct PeerCounters {
     pub attribute_errors: u64,
     /// Routes counted as withdrawn because of one (RFC 7606).
     pub treated_as_withdrawn: u64,
+    /// Paths not taken: the peer has 64 to the prefix already (ADD-PATH).
+    pub excess_paths: u64,
     /// Connections refused.
     pub refused: u64,
 }

@@ -75,7 +75,7 @@ mod tests {
             queue.consume(take);
         }
         assert_eq!(got, [1, 2, 3, 4, 5, 6]);
-        assert!(queue.is_empty() && queue.len() == 0);
+        assert!(queue.is_empty() && queue.slices().count() == 0);
     }
 
     #[test]

@@ -140,20 +140,24 @@ impl Rib {
         self.sources.get(peer.index())?.as_ref()
     }
 
-    /// Takes a route in, in place of the one the peer announced before.
+    /// Takes a route in, in place of the one the peer announced before. False: the peer has too many paths to it.
     pub(crate) fn insert(
         &mut self,
         peer: PeerId,
         nlri: Nlri,
         received: &Arc<Attributes>,
         outcome: Result<Arc<Attributes>, Rejected>,
-    ) {
+    ) -> bool {
+        if self.tables[Family::of(&nlri.net)].is_full(peer, &nlri) {
+            return false;
+        }
         if let Ok(accepted) = &outcome {
             self.next_hops.retain(accepted.next_hop.addr);
         }
         let path = Path::new(peer, nlri.path_id, Arc::clone(received), outcome);
         let old = self.tables[Family::of(&nlri.net)].insert(nlri.net, path);
         self.release(old);
+        true
     }
 
     /// Takes a route out; false when there was none.

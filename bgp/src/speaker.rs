@@ -10,20 +10,18 @@
 //! also chooses routes and fills send queues: inputs taken together are worked out together. It belongs to one thread
 //! and never blocks; an input costs time in proportion to what it changes.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use crate::attr::Attributes;
 use crate::config::{Config, ConfigError, Connection, Password};
 use crate::fsm::{Event as FsmEvent, State};
 use crate::msg::notification::{self, Notification, cease};
-use crate::msg::update_out::Bytes;
 use crate::nlri::Nlri;
-use crate::peer::{DownReason, Peer, Session, Side};
-use crate::rib::{FibChange, Own, PeerId, Rib, Sink};
+use crate::peer::Side;
+use crate::rib::{Own, PeerId, Rib};
 use crate::timers::{Jitter, Timer};
 
 mod collision;
@@ -31,118 +29,14 @@ mod configure;
 mod drive;
 mod graceful;
 mod messages;
+mod output;
+mod peers;
 mod routes;
 mod status;
-#[cfg(test)]
-mod tests;
 
+pub use output::{ConnId, Event, LocalRoute, Output, Refused};
+pub(crate) use peers::Peers;
 pub use status::{PathStatus, PeerStatus, RouteStatus};
-
-/// A connection, as caller and speaker call it. Never used twice.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ConnId(pub u64);
-
-/// What the caller is to do.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Output {
-    /// Connect, then say [`connected`](Speaker::connected) or [`closed`](Speaker::closed).
-    Connect {
-        /// Its name from now on.
-        conn: ConnId,
-        /// Where to.
-        to: SocketAddr,
-        /// From which address; the system's choice without.
-        from: Option<IpAddr>,
-        /// What the socket needs before it connects.
-        options: Connection,
-    },
-    /// Try once to write these bytes, then close. The connection is forgotten already; say nothing more about it.
-    Close {
-        /// Which.
-        conn: ConnId,
-        /// The end of the stream: a NOTIFICATION, mostly.
-        farewell: Vec<u8>,
-    },
-    /// There are bytes to write: see [`unsent`](Speaker::unsent).
-    Write {
-        /// Which.
-        conn: ConnId,
-    },
-    /// Forwarding changes.
-    Fib(FibChange),
-    /// A next hop came into use: tell [`next_hop`](Speaker::next_hop) about it, and whenever that changes.
-    Resolve {
-        /// The next hop.
-        addr: IpAddr,
-    },
-    /// A next hop is no longer in use.
-    Forget {
-        /// The next hop.
-        addr: IpAddr,
-    },
-    /// For logs and readiness.
-    Event(Event),
-}
-
-/// What happened.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Event {
-    /// A session is up.
-    Up {
-        /// With whom.
-        peer: IpAddr,
-    },
-    /// A session is down.
-    Down {
-        /// With whom.
-        peer: IpAddr,
-        /// Why.
-        reason: DownReason,
-        /// Its routes stay for a while (graceful restart).
-        graceful: bool,
-    },
-    /// A peer nears its limit.
-    MaxPrefixesNear {
-        /// Who.
-        peer: IpAddr,
-        /// So many prefixes.
-        count: u32,
-    },
-    /// A connection was refused.
-    Refused {
-        /// From where.
-        remote: SocketAddr,
-        /// Why.
-        why: Refused,
-    },
-    /// We have restarted, and now have all routes (or have waited long enough): what forwarding has from before and was
-    /// not told again is to be removed.
-    RestartOver,
-}
-
-/// Why a connection is not taken. The caller closes it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Refused {
-    /// No peer has this address, and no range it.
-    #[error("not a configured neighbour")]
-    Stranger,
-    /// The range has as many neighbours as it may.
-    #[error("the range has its limit of neighbours")]
-    Limit,
-    /// The peer is switched off, or waits after an error.
-    #[error("the neighbour is idle")]
-    Idle,
-    /// Another connection of it is further already.
-    #[error("the neighbour has a connection")]
-    Busy,
-}
-
-/// A route announced here.
-#[derive(Clone, PartialEq, Debug)]
-pub struct LocalRoute {
-    /// Its attributes; an unspecified next hop (0.0.0.0, ::) becomes our own address towards each peer.
-    pub attributes: Attributes,
-}
 
 /// Bytes in a peer's queue above which it is sent no more routes until some are gone.
 const HIGH_WATER: usize = 256 << 10;
@@ -150,83 +44,6 @@ const HIGH_WATER: usize = 256 << 10;
 const SEND_HOLD: Duration = Duration::from_secs(480);
 /// Encoded parts of tables are kept for peers to come this long.
 const CHUNKS_KEPT: Duration = Duration::from_secs(60);
-
-/// All peers, by number.
-#[derive(Default, Debug)]
-pub(crate) struct Peers {
-    list: Vec<Option<Peer>>,
-    by_addr: BTreeMap<IpAddr, PeerId>,
-    free: Vec<PeerId>,
-    /// Gone, and their numbers not to be used before the next flush: their routes still stand in tables.
-    retired: Vec<PeerId>,
-    /// Connections whose queue was empty and no longer is.
-    writable: Vec<ConnId>,
-    now: Option<Instant>,
-}
-
-impl Peers {
-    pub(crate) fn get(&self, id: PeerId) -> Option<&Peer> {
-        self.list.get(id.index())?.as_ref()
-    }
-
-    pub(crate) fn get_mut(&mut self, id: PeerId) -> Option<&mut Peer> {
-        self.list.get_mut(id.index())?.as_mut()
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (PeerId, &Peer)> {
-        self.by_addr.values().filter_map(|id| Some((*id, self.get(*id)?)))
-    }
-
-    pub(crate) fn ids(&self) -> Vec<PeerId> {
-        self.by_addr.values().copied().collect()
-    }
-
-    fn insert(&mut self, addr: IpAddr, peer: Peer) -> PeerId {
-        if self.list.is_empty() {
-            // The first number is our own.
-            self.list.push(None);
-        }
-        let id = self.free.pop().unwrap_or_else(|| {
-            self.list.push(None);
-            PeerId(u32::try_from(self.list.len() - 1).unwrap_or(u32::MAX))
-        });
-        self.list[id.index()] = Some(peer);
-        self.by_addr.insert(addr, id);
-        id
-    }
-
-    fn remove(&mut self, id: PeerId) {
-        if let Some(peer) = self.list.get_mut(id.index()).and_then(Option::take) {
-            self.by_addr.remove(&peer.config.address);
-            self.retired.push(id);
-        }
-    }
-
-    /// Puts a message into a session's queue.
-    fn push(session: &mut Session, message: Bytes, now: Option<Instant>, writable: &mut Vec<ConnId>) {
-        if session.queue.is_empty() {
-            writable.extend(session.conn);
-            if let Some(now) = now {
-                session.timers.start(Timer::SendHold, now + SEND_HOLD);
-            }
-        }
-        session.queue.push(message);
-    }
-}
-
-impl Sink for Peers {
-    fn room(&self, peer: PeerId) -> bool {
-        self.get(peer).is_some_and(|p| p.main.queue.len() < HIGH_WATER)
-    }
-
-    fn send(&mut self, peer: PeerId, message: Bytes) {
-        let now = self.now;
-        if let Some(Some(peer)) = self.list.get_mut(peer.index()) {
-            peer.counters.updates_sent += 1;
-            Peers::push(&mut peer.main, message, now, &mut self.writable);
-        }
-    }
-}
 
 /// The speaker.
 #[derive(Debug)]
@@ -309,7 +126,7 @@ impl Speaker {
         let (addr, local) = (remote.ip().to_canonical(), local.to_canonical());
         let taken = self.accept(addr, local);
         if let Err(why) = taken {
-            if let Some(peer) = self.peers.by_addr.get(&addr).copied().and_then(|id| self.peers.get_mut(id)) {
+            if let Some(peer) = self.peers.id_of(addr).and_then(|id| self.peers.get_mut(id)) {
                 peer.counters.refused += 1;
             }
             self.outputs.push_back(Output::Event(Event::Refused { remote, why }));
@@ -422,12 +239,12 @@ impl Speaker {
             for id in laggards {
                 self.stop(id, Notification::new((notification::CEASE, cease::OUT_OF_RESOURCES)), true);
             }
-            self.peers.free.append(&mut self.peers.retired);
+            self.peers.recycle();
         }
         for (addr, wanted) in self.rib.next_hops.take_asked() {
             self.outputs.push_back(if wanted { Output::Resolve { addr } } else { Output::Forget { addr } });
         }
-        for conn in self.peers.writable.drain(..) {
+        for conn in self.peers.take_writable() {
             if self.conns.contains_key(&conn) {
                 self.outputs.push_back(Output::Write { conn });
             }
@@ -474,7 +291,7 @@ impl Speaker {
     /// Ends a peer's session and begins again at once, with a text for its operator; false when there is no such peer.
     pub fn reset(&mut self, peer: IpAddr, text: &str, now: Instant) -> bool {
         self.now = now;
-        let Some(id) = self.peers.by_addr.get(&peer).copied() else { return false };
+        let Some(id) = self.peers.id_of(peer) else { return false };
         self.stop(id, Notification::administrative(cease::RESET, text), false);
         self.start(id);
         true

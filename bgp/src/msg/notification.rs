@@ -62,7 +62,8 @@ impl Notification {
     /// An administrative shutdown (subcode 2) or reset (4), with a text for the other side's operator, cut after 255
     /// bytes (RFC 9003).
     pub fn administrative(subcode: u8, text: &str) -> Notification {
-        let text = &text[..text.floor_char_boundary(TEXT)];
+        let end = (0..=TEXT.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        let text = &text[..end];
         let mut data = Vec::with_capacity(1 + text.len());
         if let (false, Ok(length)) = (text.is_empty(), u8::try_from(text.len())) {
             data.push(length);
@@ -81,6 +82,12 @@ impl Notification {
     /// Does it forbid to keep routes over the restart (RFC 8538)?
     pub fn is_hard_reset(&self) -> bool {
         (self.code, self.subcode) == (CEASE, cease::HARD_RESET)
+    }
+
+    /// Does its sender not mean to come back soon? Then routes are not to be kept either.
+    pub(crate) fn is_for_good(&self) -> bool {
+        let subcodes = [cease::MAX_PREFIXES, cease::SHUTDOWN, cease::DECONFIGURED, cease::HARD_RESET];
+        self.code == CEASE && subcodes.contains(&self.subcode)
     }
 
     /// The text for the operator, if there is one (RFC 9003). Control characters are taken out.

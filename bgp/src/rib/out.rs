@@ -33,9 +33,7 @@ impl AdjOut {
     pub(crate) fn set(&mut self, slot: u32, sent: Option<Sent>) -> Option<Sent> {
         let at = slot as usize;
         if self.sent.len() <= at {
-            if sent.is_none() {
-                return None;
-            }
+            sent.as_ref()?;
             self.sent.resize(at + 1, None);
         }
         if let Some(chunk) = self.chunks.get_mut((slot / CHUNK) as usize) {

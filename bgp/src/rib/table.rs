@@ -13,6 +13,10 @@ use crate::nlri::Nlri;
 /// Slots of vanished prefixes that may wait for peers that are behind.
 pub(crate) const MOST_BURIED: usize = 1 << 20;
 
+/// Paths a peer may have to one prefix (ADD-PATH). More say nothing new, and would make each change of the prefix cost
+/// as much as a table.
+const MOST_PATHS: usize = 64;
+
 /// A route of one peer.
 #[derive(Clone, Debug)]
 pub(crate) struct Path {
@@ -185,6 +189,16 @@ impl Table {
                 self.len() - 1
             }
         }
+    }
+
+    /// Has a peer as many paths to a prefix as it may, so that another one has no place?
+    pub(crate) fn is_full(&self, peer: PeerId, nlri: &Nlri) -> bool {
+        // Only with ADD-PATH are there several.
+        nlri.path_id != 0
+            && self.find(&nlri.net).is_some_and(|slot| {
+                let mut own = slot.paths.iter().filter(|p| p.source == peer);
+                own.clone().count() >= MOST_PATHS && own.all(|p| p.path_id != nlri.path_id)
+            })
     }
 
     /// Puts a path in; gives back the one in whose place it is.

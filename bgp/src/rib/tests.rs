@@ -106,12 +106,12 @@ fn key(peer: u32, policy: &Option<Arc<Policy>>) -> GroupKey {
 }
 
 fn net(n: u32) -> IpNet {
-    let text = if n % 3 == 0 { format!("fd00:{n:x}::/32") } else { format!("10.{n}.0.0/16") };
+    let text = if n.is_multiple_of(3) { format!("fd00:{n:x}::/32") } else { format!("10.{n}.0.0/16") };
     text.parse().unwrap()
 }
 
 fn route(peer: u32, n: u32, kind: u32) -> Attributes {
-    let next_hop = if n % 3 == 0 { format!("fd00::{peer:x}") } else { format!("10.0.0.{peer}") };
+    let next_hop = if n.is_multiple_of(3) { format!("fd00::{peer:x}") } else { format!("10.0.0.{peer}") };
     let mut attributes = Attributes::new(next_hop.parse().unwrap());
     attributes.local_pref = (peer <= 4).then_some(100 + kind % 2);
     attributes.med = (kind & 2 != 0).then_some(kind % 3);
@@ -121,7 +121,7 @@ fn route(peer: u32, n: u32, kind: u32) -> Attributes {
     attributes
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Op {
     Announce { peer: u32, net: u32, kind: u32 },
     Withdraw { peer: u32, net: u32 },

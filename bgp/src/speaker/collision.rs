@@ -12,8 +12,8 @@ use crate::rib::PeerId;
 impl Speaker {
     /// Finds the peer a connection belongs to, and gives it to one of its sessions.
     pub(super) fn accept(&mut self, addr: IpAddr, local: IpAddr) -> Result<(ConnId, PeerId), Refused> {
-        let id = match self.peers.by_addr.get(&addr) {
-            Some(id) => *id,
+        let id = match self.peers.id_of(addr) {
+            Some(id) => id,
             None => self.newcomer(addr)?,
         };
         let conn = self.new_conn();

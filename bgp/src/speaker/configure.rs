@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Peers, Refused, Speaker, drive, own};
+use super::{Refused, Speaker, drive, own};
 use crate::config::{Config, ConfigError, PeerConfig};
 use crate::family::Family;
 use crate::msg::notification::{self, Notification, cease};
@@ -14,8 +14,8 @@ use crate::rib::PeerId;
 
 impl Speaker {
     pub(super) fn add_peer(&mut self, config: PeerConfig, dynamic: Option<usize>) -> PeerId {
-        let peer = Peer::new(config.clone(), dynamic, self.now);
-        let id = self.peers.insert(config.address, peer);
+        let addr = config.address;
+        let id = self.peers.insert(addr, Peer::new(config, dynamic, self.now));
         self.start(id);
         id
     }
@@ -80,7 +80,7 @@ impl Speaker {
             }
         }
         for peer in self.config.peers.clone() {
-            match self.peers.by_addr.get(&peer.address).copied() {
+            match self.peers.id_of(peer.address) {
                 None => {
                     self.add_peer(peer, None);
                 }
@@ -132,11 +132,4 @@ fn same_policies(a: &PeerConfig, b: &PeerConfig) -> bool {
     };
     let rest = |p: &PeerConfig| (p.next_hop, p.subnet, p.allow_own_as, p.enforce_first_as);
     same(&a.import, &b.import) && same(&a.export, &b.export) && rest(a) == rest(b)
-}
-
-impl Peers {
-    pub(super) fn find(&self, addr: IpAddr) -> Option<(PeerId, &Peer)> {
-        let id = *self.by_addr.get(&addr)?;
-        Some((id, self.get(id)?))
-    }
 }

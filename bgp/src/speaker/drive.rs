@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{ConnId, Event, Output, Peers, Speaker};
+use super::{ConnId, Event, Output, Speaker};
 use crate::config::PeerConfig;
 use crate::family::{Family, PerFamily};
 use crate::frame::{self, Kind};
@@ -102,9 +102,15 @@ impl Speaker {
                 self.restart_keepalive(id, side);
             }
             Action::Notify(_) => {
-                if let DownReason::Sent(notification) = reason {
-                    if session.connected {
-                        session.farewell.clear();
+                if let DownReason::Sent(notification) = reason
+                    && session.connected
+                {
+                    session.farewell.clear();
+                    let graceful = session.agreed.as_ref().is_some_and(|a| a.graceful_notification);
+                    if graceful && notification.is_for_good() {
+                        // Without this the peer would keep our routes (RFC 8538 section 5).
+                        notification.clone().hard().emit(&mut session.farewell);
+                    } else {
                         notification.emit(&mut session.farewell);
                     }
                 }
@@ -180,12 +186,8 @@ impl Speaker {
 
     /// Puts a message into a session's queue.
     pub(super) fn send(&mut self, id: PeerId, side: Side, message: Vec<u8>) {
-        let now = Some(self.now);
-        if let Some(Some(peer)) = self.peers.list.get_mut(id.index())
-            && let Some(session) = peer.session_mut(side)
-        {
-            Peers::push(session, message.into(), now, &mut self.peers.writable);
-        }
+        self.peers.now = Some(self.now);
+        self.peers.queue(id, side, message.into());
     }
 
     fn restart_hold(&mut self, id: PeerId, side: Side) {

@@ -4,7 +4,6 @@
 use super::{Event, Output, Speaker};
 use crate::agreed::Agreed;
 use crate::family::{Family, PerFamily};
-use crate::msg::notification::{CEASE, Notification, cease};
 use crate::peer::{DownReason, Peer};
 use crate::rib::PeerId;
 
@@ -121,14 +120,10 @@ impl Speaker {
 
 /// Do a peer's routes outlive its session?
 fn keeps(agreed: &Agreed, reason: &DownReason) -> bool {
-    let over = |notification: &Notification| {
-        // RFC 8538 section 4: over a NOTIFICATION where both want it, unless it says otherwise or means it for good.
-        let for_good = [cease::MAX_PREFIXES, cease::SHUTDOWN, cease::DECONFIGURED, cease::HARD_RESET];
-        let code = (notification.code, notification.subcode);
-        agreed.graceful_notification && !for_good.into_iter().any(|subcode| code == (CEASE, subcode))
-    };
+    // RFC 8538 section 4: over a NOTIFICATION where both want it, unless it is a hard reset.
     match reason {
         DownReason::Closed => true,
-        DownReason::Sent(notification) | DownReason::Received(notification) => over(notification),
+        DownReason::Sent(notification) => agreed.graceful_notification && !notification.is_for_good(),
+        DownReason::Received(notification) => agreed.graceful_notification && !notification.is_hard_reset(),
     }
 }

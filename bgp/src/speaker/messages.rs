@@ -129,7 +129,7 @@ impl Speaker {
 
     /// Asks a peer for its routes again; false when it cannot be asked.
     pub fn refresh_in(&mut self, peer: std::net::IpAddr) -> bool {
-        let Some(id) = self.peers.by_addr.get(&peer).copied() else { return false };
+        let Some(id) = self.peers.id_of(peer) else { return false };
         let agreed = self.peers.get(id).filter(|p| p.is_established()).and_then(|p| p.main.agreed.clone());
         let Some(agreed) = agreed.filter(|a| a.route_refresh) else { return false };
         for family in agreed.families.set() {

@@ -16,6 +16,7 @@ impl Speaker {
         }
         peer.counters.treated_as_withdrawn += u64::try_from(update.treated_as_withdrawn).unwrap_or(u64::MAX);
         let Some(import) = &mut peer.import else { return };
+        let mut excess = 0;
         for (_, prefixes) in &update.withdrawn {
             for nlri in prefixes {
                 self.rib.withdraw(id, *nlri);
@@ -25,9 +26,12 @@ impl Speaker {
             let received = self.rib.attributes.intern(announced.attributes);
             for nlri in announced.prefixes {
                 let outcome = import.judge(&nlri.net, &received, &self.rib.own, &mut self.rib.attributes);
-                self.rib.insert(id, nlri, &received, outcome);
+                if !self.rib.insert(id, nlri, &received, outcome) {
+                    excess += 1;
+                }
             }
         }
+        peer.counters.excess_paths += excess;
         self.bound_prefixes(id);
         if let Some(family) = update.end_of_rib {
             self.end_of_routes(id, family);

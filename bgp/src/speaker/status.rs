@@ -150,7 +150,7 @@ impl Speaker {
 
     /// The routes a peer was sent, as they were sent.
     pub fn advertised(&self, peer: IpAddr, family: Family) -> Vec<(IpNet, Arc<Attributes>)> {
-        let Some((id, _)) = self.peers.find(peer) else { return Vec::new() };
+        let Some(id) = self.peers.id_of(peer) else { return Vec::new() };
         let table = &self.rib.tables[family];
         let groups = self.rib.groups.iter().filter(|g| g.has(id));
         let told = groups.flat_map(|g| g.out[family].told(id));

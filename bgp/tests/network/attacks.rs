@@ -305,6 +305,34 @@ fn routes_that_have_been_here_are_dropped() {
 }
 
 #[test]
+fn paths_to_one_prefix_are_told_apart_and_bounded() {
+    let mut alone = speaker(true, |_| ());
+    // ADD-PATH, send, IPv4 unicast.
+    let list = [&[1, 4, 0, 1, 0, 1, 65, 4, 0, 0, 0xfc, 0, 69, 4, 0, 1, 1, 2][..]].concat();
+    let head = [&[4, 0xfc, 0, 0, 90][..], &PEER, &[20, 2, 18], &list].concat();
+    let conn = alone.establish(addr(1), &message(1, &head));
+    let path = |id: u32, hop: u8| {
+        let attributes =
+            [attribute(0x40, 1, &[0]), attribute(0x40, 2, &[]), attribute(0x40, 3, &[10, 0, 0, hop])];
+        update(&attributes.concat(), &[&id.to_be_bytes()[..], &[16, 10, 9]].concat())
+    };
+    (1..=3).for_each(|id| alone.send(conn, &path(id, 50 + id as u8)));
+    alone.send(conn, &path(2, 60));
+    let route = alone.speaker.route(net("10.9.0.0/16")).unwrap();
+    let mut paths: Vec<_> =
+        route.paths.iter().map(|p| (p.path_id, p.received.next_hop.addr.to_string())).collect();
+    paths.sort();
+    assert_eq!(paths, [(1, "10.0.0.51".into()), (2, "10.0.0.60".into()), (3, "10.0.0.53".into())]);
+    assert!(route.paths.iter().all(|p| p.used), "they share the load");
+    alone.send(conn, &message(2, &[0, 7, 0, 0, 0, 1, 16, 10, 9, 0, 0]));
+    assert_eq!(alone.speaker.route(net("10.9.0.0/16")).unwrap().paths.len(), 2);
+    (4..1000).for_each(|id| alone.send(conn, &path(id, 70)));
+    let status = &alone.speaker.peers(alone.now)[0];
+    assert_eq!(status.received[bgp::Family::Ipv4], 64);
+    assert_eq!(status.counters.excess_paths, 996 - 62);
+}
+
+#[test]
 fn connections_of_one_neighbour_do_not_pile_up() {
     let mut alone = speaker(true, |_| ());
     let open_conns =

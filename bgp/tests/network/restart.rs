@@ -128,7 +128,7 @@ fn a_shutdown_is_never_graceful() {
     else {
         panic!("{:?}", sim.events(1));
     };
-    assert_eq!(notification.to_string(), "Administrative Shutdown");
+    assert_eq!(notification.to_string(), "Hard Reset: Administrative Shutdown");
     sim.with(0, |s, now| s.configure(configs[0].clone(), now).unwrap());
     sim.seconds(60);
     sim.assert_reachable();

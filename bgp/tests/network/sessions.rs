@@ -48,9 +48,9 @@ fn a_passive_peer_waits_and_two_wait_for_ever() {
 fn a_delayed_open_still_opens() {
     for delays in [[5, 0], [5, 5], [0, 3]] {
         let mut sim = Sim::new(1);
-        for node in 0..2_usize {
+        for (node, delay) in delays.into_iter().enumerate() {
             let mut config = config(node, 64_512);
-            let delay_open = Duration::from_secs(delays[node]);
+            let delay_open = Duration::from_secs(delay);
             config.peers = vec![bgp::PeerConfig { delay_open, ..peer(1 - node, 64_512) }];
             sim.add(config);
         }
@@ -152,7 +152,7 @@ fn too_many_prefixes_end_the_session_until_somebody_says_so() {
         assert!(sim.fib(0).is_empty());
         let told = sim.events(1).iter().any(|e| {
             matches!(e, Event::Down { reason: DownReason::Received(n), .. }
-                if n.to_string() == "Maximum Number of Prefixes Reached")
+                if n.to_string() == "Hard Reset: Maximum Number of Prefixes Reached")
         });
         assert!(told, "{:?}", sim.events(1));
         sim.withdraw(1, "10.1.10.0/24");
