@@ -114,15 +114,15 @@ fn a_hundred_thousand_keys_of_junk_take_no_memory() {
         _ => (format!("{SUBNETS}x{i}-10.1.{}.0-24", i % 250), text.clone()),
     }));
     etcd.put(&format!("{SUBNETS}10.1.1.0-24"), r#"{"PublicIP":"192.168.1.1","BackendType":"host-gw"}"#);
-    println!("100,000 keys were written after {:?}", began.elapsed());
+    eprintln!("100,000 keys were written after {:?}", began.elapsed());
     let before = memory();
     let node = Node::start(1, &etcd.settings());
     let began = Instant::now();
     let _ = node.first();
-    println!("a list of 100,003 keys took {:?}", began.elapsed());
+    eprintln!("a list of 100,003 keys took {:?}", began.elapsed());
     wait("the peer", || node.peer("192.168.1.1").is_some());
     let more = memory().saturating_sub(before);
-    println!("memory grew by {more} KiB");
+    eprintln!("memory grew by {more} KiB");
     assert!(more < 24 << 10, "{more} KiB for junk");
     assert!(node.problem(&format!("{SUBNETS}*")).unwrap().starts_with("66667 keys mean nothing"));
     assert!(node.with(|heard| heard.problems.len()) < 300);
@@ -169,7 +169,7 @@ fn five_thousand_leases() {
     let node = Node::start(1, &etcd.settings());
     let began = Instant::now();
     let fleet = node.first().fleet;
-    println!("5,000 leases were a fleet after {:?}", began.elapsed());
+    eprintln!("5,000 leases were a fleet after {:?}", began.elapsed());
     assert_eq!(fleet.peers.len(), 5000);
     let names: BTreeSet<&str> = fleet.peers.iter().map(|peer| peer.name.as_str()).collect();
     assert_eq!(names.len(), 5000);
@@ -180,6 +180,6 @@ fn five_thousand_leases() {
         r#"{"PublicIP":"192.168.1.1","BackendType":"host-gw"}"#.to_owned(),
     )]);
     wait("one more", || node.peer("192.168.1.1").is_some());
-    println!("one more was told after {:?}", began.elapsed());
+    eprintln!("one more was told after {:?}", began.elapsed());
     assert!(began.elapsed() < PATIENCE / 4 + Duration::from_secs(1));
 }

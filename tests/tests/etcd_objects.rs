@@ -192,7 +192,7 @@ fn objects_are_applied_read_and_deleted() {
         found.into_iter().map(|found| found.manifest).collect::<Vec<_>>()
     };
     assert_eq!(get(Kind::Tier, None, None), [tier]);
-    assert_eq!(get(Kind::NetworkPolicy, None, None), [wide.clone()]);
+    assert_eq!(get(Kind::NetworkPolicy, None, None), std::slice::from_ref(&wide));
     assert_eq!(get(Kind::NetworkPolicy, Some("a"), Some("p")), [wide]);
     assert_eq!(get(Kind::NetworkPolicy, Some("b"), None), [Value::Null; 0]);
     let delete = || call(Request::Delete { key: name.clone(), over: None });
