@@ -84,7 +84,7 @@ fn a_partition_is_noticed() {
     proxy.silence(true);
     let began = Instant::now();
     wait("it is noticed", || !node.store().health().connected);
-    println!("a silent network was noticed after {:?}", began.elapsed());
+    eprintln!("a silent network was noticed after {:?}", began.elapsed());
     assert!(began.elapsed() < Duration::from_secs(5));
     assert!(node.with(|heard| heard.fleet.is_some()));
     proxy.silence(false);

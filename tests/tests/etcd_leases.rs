@@ -100,7 +100,7 @@ fn fifty_nodes_at_once_do_not_clash() {
             node.subnet()
         })
         .collect();
-    println!("50 nodes had their subnets after {:?}", began.elapsed());
+    eprintln!("50 nodes had their subnets after {:?}", began.elapsed());
     assert_eq!(subnets.len(), 50, "{subnets:?}");
     assert_eq!(etcd.keys(SUBNETS).len(), 50, "nobody left a second one");
     for node in &nodes {
