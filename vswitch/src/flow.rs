@@ -96,6 +96,20 @@ impl<A: Copy> FlowCache<A> {
         None
     }
 
+    /// The line a lookup of this hash reads first, for fetching it ahead.
+    #[inline]
+    pub fn bucket_of(&self, hash: u64) -> &impl Sized {
+        &self.buckets[self.bucket(hash)]
+    }
+
+    /// The flow a lookup of this hash will most likely find. Only the bucket is read.
+    #[inline]
+    pub fn likely(&self, hash: u64) -> Option<&Flow<A>> {
+        let bucket = &self.buckets[self.bucket(hash)];
+        let matches = ways(bucket, tag(hash));
+        (matches != 0).then(|| &self.flows[bucket.index[matches.trailing_zeros() as usize] as usize])
+    }
+
     /// Remembers a decision. Replaces an older one about the same key and keeps its packet and byte counts.
     pub fn put(&mut self, key: FlowKey, hash: u64, epoch: u64, action: A, now: u64) -> &mut Flow<A> {
         let at = self.bucket(hash);

@@ -5,6 +5,7 @@
 //! lies in arrays made once. The decision itself is [`crate::pipeline`]'s.
 //!
 //! * `mod.rs`: from a port: admit, decide, forward.
+//! * `ahead.rs`: fetching the memory that decisions need.
 //! * `track.rs`: the decision: flow cache, connection table, policy.
 //! * `fragment.rs`: what becomes of fragments after it.
 //! * `deliver.rs`: writing to ports, with the offloads the port has.
@@ -12,6 +13,7 @@
 //! * `uplink.rs`: from peers: decapsulate, merge, deliver.
 //! * `answer.rs`: what the gateway says itself: ARP, neighbour discovery, ping, ICMP errors.
 
+mod ahead;
 mod answer;
 mod deliver;
 mod fragment;
@@ -24,8 +26,9 @@ use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
 use encap::{Burst, Frame, Gro, Parsed, Pool, Segmenter, VnetHdr};
-use policy::HashKey;
+use policy::conntrack::Near;
 use policy::frag::FragTable;
+use policy::{FlowKey, HashKey};
 
 use crate::conntrack::Conntrack;
 use crate::counters::{DropReason, PortStats, WorkerCounters};
@@ -92,6 +95,8 @@ struct Core {
     boot: Duration,
     hash: HashKey,
     split: Segmenter,
+    /// A burst's packets between being looked at and being decided about.
+    looked: Vec<Looked>,
     staged: Vec<Staged>,
     limit: IcmpLimit,
 }
@@ -103,6 +108,24 @@ struct Staged {
     hash: u64,
     /// The switch made it itself: it is in `generated`, not in `received`.
     made: bool,
+}
+
+/// What a frame of a port is.
+enum Seen {
+    Route(Parsed),
+    Arp,
+    Nd(Parsed),
+    Drop(DropReason),
+}
+
+/// A frame of a port that may be routed, and what its headers say.
+struct Looked {
+    frame: Frame,
+    p: Parsed,
+    key: FlowKey,
+    hash: u64,
+    /// Where the connection table has it, where the worker does not remember it.
+    near: Option<Near>,
 }
 
 /// A packet as the data path handles it: contiguous headers, and what they say.
@@ -160,6 +183,7 @@ impl Datapath {
                 boot: shared.boot,
                 hash: HashKey::new(seed[0], seed[1]),
                 split: Segmenter::new(),
+                looked: Vec::with_capacity(encap::BURST),
                 staged: Vec::with_capacity(encap::BURST * 2),
                 limit: IcmpLimit::default(),
             },
@@ -200,9 +224,13 @@ impl Datapath {
         up: &mut dyn UplinkTx,
         now_ms: u64,
     ) {
-        for frame in burst.drain(..) {
-            self.core.port_frame(snap, port, frame, now_ms);
+        let mut looked = std::mem::take(&mut self.core.looked);
+        looked.extend(burst.drain(..).filter_map(|frame| self.core.look(port, frame)));
+        self.core.fetch_ahead(&mut looked);
+        for packet in looked.drain(..) {
+            self.core.port_packet(snap, port, packet, now_ms);
         }
+        self.core.looked = looked;
         self.core.flush(snap, up);
     }
 }
@@ -212,37 +240,33 @@ impl Core {
         &port.stats[self.index]
     }
 
-    fn port_frame(&mut self, snap: &Snapshot, port: &Port, mut frame: Frame, now_ms: u64) {
+    /// Takes a frame in. None = it was answered or dropped.
+    #[inline]
+    fn look(&mut self, port: &Port, mut frame: Frame) -> Option<Looked> {
         let stats = self.stats(port);
         self.counters.received.incr();
         stats.rx_packets.incr();
         stats.rx_bytes.add(frame.len() as u64);
-        let (len, vnet) = (frame.len(), frame.vnet);
-        if vnet != VnetHdr::default() && vnet.check(len).is_err() {
-            return self.drop_frame(port, frame, DropReason::BadOffload);
-        }
-        let p = match encap::parse::parse(frame.data(), len, vnet.is_gso()) {
-            Ok(p) => p,
-            Err(e) => return self.drop_frame(port, frame, pipeline::parse_drop(e)),
+        let p = match examine(port, &mut frame) {
+            Seen::Route(p) => p,
+            other => {
+                match other {
+                    Seen::Nd(p) => self.nd(port, frame, &p),
+                    Seen::Drop(reason) => self.drop_frame(port, frame, reason),
+                    _ => self.arp(port, frame),
+                }
+                return None;
+            }
         };
-        match pipeline::admit(port, &p) {
-            Admit::Route => {}
-            Admit::Arp => return self.arp(port, frame),
-            Admit::Nd => return self.nd(port, frame, &p),
-            Admit::Drop(reason) => return self.drop_frame(port, frame, reason),
-        }
-        // What follows the packet is padding: it is not sent on, and no checksum may claim to lie there.
-        frame.truncate(usize::from(p.l3) + p.ip_len as usize);
-        let len = frame.len();
-        if vnet != VnetHdr::default() && (vnet.check(len).is_err() || vnet.agrees(&p).is_err()) {
-            return self.drop_frame(port, frame, DropReason::BadOffload);
-        }
-        if !vnet.needs_csum() && !vnet.is_gso() {
-            // Nothing is left to do for it; what else its header says would only confuse the receiver.
-            frame.vnet = VnetHdr::default();
-        }
-        let vnet = frame.vnet;
-        let (action, hash) = self.decide(snap, Ingress::Port(port), &p, frame.data(), len, 1, now_ms);
+        let key = track::flow_key(Ingress::Port(port), &p);
+        let hash = key.hash(&self.hash);
+        Some(Looked { frame, p, key, hash, near: None })
+    }
+
+    fn port_packet(&mut self, snap: &Snapshot, port: &Port, packet: Looked, now_ms: u64) {
+        let Looked { mut frame, p, key, hash, .. } = packet;
+        let (len, vnet) = (frame.len(), frame.vnet);
+        let action = self.decide(snap, Ingress::Port(port), &p, (&key, hash), frame.data(), (len, 1), now_ms);
         let pkt = Packet { p: &p, vnet, len, count: 1, hash };
         match action {
             Action::Port(id) => match snap.port(id) {
@@ -290,6 +314,35 @@ impl Core {
         self.stats(port).rx_dropped.incr();
         self.pool.give(frame);
     }
+}
+
+/// What every frame of a port must satisfy, and who answers those that are not routed.
+#[inline]
+fn examine(port: &Port, frame: &mut Frame) -> Seen {
+    let (len, vnet) = (frame.len(), frame.vnet);
+    if vnet != VnetHdr::default() && vnet.check(len).is_err() {
+        return Seen::Drop(DropReason::BadOffload);
+    }
+    let p = match encap::parse::parse(frame.data(), len, vnet.is_gso()) {
+        Ok(p) => p,
+        Err(e) => return Seen::Drop(pipeline::parse_drop(e)),
+    };
+    match pipeline::admit(port, &p) {
+        Admit::Route => {}
+        Admit::Arp => return Seen::Arp,
+        Admit::Nd => return Seen::Nd(p),
+        Admit::Drop(reason) => return Seen::Drop(reason),
+    }
+    // What follows the packet is padding: it is not sent on, and no checksum may claim to lie there.
+    frame.truncate(usize::from(p.l3) + p.ip_len as usize);
+    if vnet != VnetHdr::default() && (vnet.check(frame.len()).is_err() || vnet.agrees(&p).is_err()) {
+        return Seen::Drop(DropReason::BadOffload);
+    }
+    if !vnet.needs_csum() && !vnet.is_gso() {
+        // Nothing is left to do for it; what else its header says would only confuse the receiver.
+        frame.vnet = VnetHdr::default();
+    }
+    Seen::Route(p)
 }
 
 /// What a router changes before it hands a packet to `to`.

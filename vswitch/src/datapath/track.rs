@@ -42,27 +42,26 @@ struct Verdict {
 }
 
 impl Core {
-    /// The action for a packet whose headers are in `head`, and its flow's hash. `count` packets of the wire are in it.
+    /// The action for a packet whose headers are in `head`; `(key, hash)` is its flow's. `count` packets of the wire,
+    /// together `len` bytes, are in it.
     #[allow(clippy::too_many_arguments)] // all of it is the packet
     pub(super) fn decide(
         &mut self,
         snap: &Snapshot,
         from: Ingress<'_>,
         p: &Parsed,
+        (key, hash): (&FlowKey, u64),
         head: &[u8],
-        len: usize,
-        count: u64,
+        (len, count): (usize, u64),
         now_ms: u64,
-    ) -> (Action, u64) {
-        let key = flow_key(from, p);
-        let hash = key.hash(&self.hash);
+    ) -> Action {
         let now = self.tick(now_ms);
         if p.is_icmp_error() {
-            return (self.icmp_error(snap, from, p, head, now), hash);
+            return self.icmp_error(snap, from, p, head, now);
         }
         let transport = transport(p);
-        let remembered = match self.flows.get(&key, hash, snap.epoch) {
-            Some(flow) => match step(&self.conntrack, &key, &flow.action, transport, now) {
+        let remembered = match self.flows.get(key, hash, snap.epoch) {
+            Some(flow) => match step(&self.conntrack, key, &flow.action, transport, now) {
                 Some(action) => {
                     self.counters.flow_hits.add(count);
                     flow.packets += count;
@@ -78,9 +77,9 @@ impl Core {
             Some(r) => r,
             None => {
                 self.counters.flow_misses.add(count);
-                let verdict = self.verdict(snap, from, p, &key, transport, now);
+                let verdict = self.verdict(snap, from, p, key, transport, now);
                 if verdict.lasting {
-                    let flow = self.flows.put(key, hash, snap.epoch, verdict.remembered, now_ms);
+                    let flow = self.flows.put(*key, hash, snap.epoch, verdict.remembered, now_ms);
                     flow.packets += count;
                     flow.bytes += len as u64;
                     flow.last_ms = now_ms;
@@ -88,8 +87,7 @@ impl Core {
                 verdict.remembered
             }
         };
-        let action = if p.frag == Frag::None { r.action } else { self.fragment(snap, from, p, &r, now) };
-        (action, hash)
+        if p.frag == Frag::None { r.action } else { self.fragment(snap, from, p, &r, now) }
     }
 
     /// This turn's time as the connection table counts it.

@@ -217,7 +217,10 @@ impl super::Core {
         if vnet != VnetHdr::default() && (vnet.check(len).is_err() || vnet.agrees(&p).is_err()) {
             return self.counters.dropped(DropReason::BadOffload, count);
         }
-        let (action, hash) = self.decide(snap, Ingress::Peer(peer), &p, head.bytes(bufs), len, count, now_ms);
+        let key = flow_key(Ingress::Peer(peer), &p);
+        let hash = key.hash(&self.hash);
+        let action =
+            self.decide(snap, Ingress::Peer(peer), &p, (&key, hash), head.bytes(bufs), (len, count), now_ms);
         let pkt = Packet { p: &p, vnet, len, count, hash };
         if let Some(from) = snap.peers.get(peer as usize) {
             let stats = &from.stats[self.index];

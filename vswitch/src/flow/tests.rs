@@ -25,6 +25,15 @@ fn hit_needs_key_and_epoch() {
 }
 
 #[test]
+fn what_is_fetched_ahead_is_what_is_found() {
+    let mut cache = FlowCache::new(64);
+    assert!(cache.likely(hash(1)).is_none());
+    cache.put(key(1), hash(1), 7, 'a', 10);
+    let _ = cache.bucket_of(hash(1));
+    assert_eq!(cache.likely(hash(1)).map(|f| (f.key, f.action)), Some((key(1), 'a')));
+}
+
+#[test]
 fn a_flood_does_not_evict_flows_in_use() {
     let mut cache = FlowCache::new(8); // one bucket
     for n in 0..4 {

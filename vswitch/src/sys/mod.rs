@@ -12,6 +12,7 @@ pub mod mmsg;
 pub mod netlink;
 pub mod netns;
 pub mod packet;
+pub mod prefetch;
 pub mod process;
 pub mod scm;
 pub mod sockopt;
