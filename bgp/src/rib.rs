@@ -22,6 +22,7 @@ use crate::attr::{Attributes, Interner};
 use crate::decision::{self, Candidate, Decision, Multipath, PathOrigin};
 use crate::family::{Family, PerFamily};
 use crate::nlri::Nlri;
+use crate::policy::Verdict;
 
 mod export;
 mod fib;
@@ -362,8 +363,23 @@ fn candidates<'a>(
     paths.iter().enumerate().filter_map(|(at, path)| Some((at, candidate(path)?))).unzip()
 }
 
-/// Exported attributes by what they were made of.
-type Exports = HashMap<(usize, PeerId, crate::policy::Verdict), Option<Arc<Attributes>>>;
+/// What became of attributes on the way out, by what they were, whose, and what policy says.
+#[derive(Default, Debug)]
+pub(crate) struct Exports {
+    known: HashMap<(usize, PeerId, Verdict), Exported>,
+    /// Routes that should have been sent and cannot be.
+    unsendable: u64,
+}
+
+/// What is sent of a route.
+#[derive(Clone, Debug)]
+enum Exported {
+    As(Arc<Attributes>),
+    /// Nothing, as the rules have it.
+    Nothing,
+    /// Nothing: its attributes leave no room in a message, or it has no next hop the peer could use.
+    Unsendable,
+}
 
 /// A route as a peer was sent it.
 #[derive(Clone, PartialEq, Debug)]

@@ -36,7 +36,7 @@ mod status;
 
 pub use output::{ConnId, Event, LocalRoute, Output, Refused};
 pub(crate) use peers::Peers;
-pub use status::{PathStatus, PeerStatus, RouteStatus};
+pub use status::{PathStatus, PeerStatus, RouteStatus, Totals};
 
 /// Bytes in a peer's queue above which it is sent no more routes until some are gone.
 const HIGH_WATER: usize = 256 << 10;
@@ -58,6 +58,7 @@ pub struct Speaker {
     /// We have restarted: routes are chosen then at the latest.
     deferral: Option<Instant>,
     forget_chunks: Instant,
+    strangers: u64,
     now: Instant,
 }
 
@@ -78,6 +79,7 @@ impl Speaker {
             outputs: VecDeque::new(),
             deferral: config.graceful.and_then(|g| g.restarting).map(|time| now + time),
             forget_chunks: now + CHUNKS_KEPT,
+            strangers: 0,
             now,
             config,
         };
@@ -128,6 +130,8 @@ impl Speaker {
         if let Err(why) = taken {
             if let Some(peer) = self.peers.id_of(addr).and_then(|id| self.peers.get_mut(id)) {
                 peer.counters.refused += 1;
+            } else {
+                self.strangers += 1;
             }
             self.outputs.push_back(Output::Event(Event::Refused { remote, why }));
         }

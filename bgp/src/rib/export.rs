@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{Exports, Own, PeerId, Source};
+use super::{Exported, Exports, Own, PeerId, Source};
 use crate::attr::{Attributes, Interner};
 use crate::community::Community;
 use crate::config::NextHopMode;
@@ -76,16 +76,29 @@ impl GroupKey {
             return None;
         }
         let key = (Arc::as_ptr(attributes) as usize, from, verdict);
-        if let Some(known) = memo.get(&key) {
-            return known.clone();
+        let exported = match memo.known.get(&key) {
+            Some(known) => known.clone(),
+            None => {
+                let family = Family::of(net);
+                let exported = match self.transform(source, attributes, verdict, family, own) {
+                    Exported::As(a) if Encoded::new(&a, family, self.wide, self.most).is_none() => {
+                        Exported::Unsendable
+                    }
+                    Exported::As(a) => Exported::As(interner.intern(Arc::unwrap_or_clone(a))),
+                    other => other,
+                };
+                memo.known.insert(key, exported.clone());
+                exported
+            }
+        };
+        match exported {
+            Exported::As(attributes) => Some(attributes),
+            Exported::Nothing => None,
+            Exported::Unsendable => {
+                memo.unsendable += 1;
+                None
+            }
         }
-        let family = Family::of(net);
-        let exported = self
-            .transform(source, attributes, verdict, family, own)
-            .filter(|a| Encoded::new(a, family, self.wide, self.most).is_some())
-            .map(|a| interner.intern(a));
-        memo.insert(key, exported.clone());
-        exported
     }
 
     fn transform(
@@ -95,12 +108,15 @@ impl GroupKey {
         verdict: Verdict,
         family: Family,
         own: &Own,
-    ) -> Option<Attributes> {
+    ) -> Exported {
         if !self.may(source, attributes, own) {
-            return None;
+            return Exported::Nothing;
         }
         let mut out = attributes.clone();
-        out.next_hop = self.next_hop(attributes.next_hop.addr, family)?.into();
+        let Some(next_hop) = self.next_hop(attributes.next_hop.addr, family) else {
+            return Exported::Unsendable;
+        };
+        out.next_hop = next_hop.into();
         let external = self.target == Target::External;
         if external {
             out.local_pref = None;
@@ -133,7 +149,7 @@ impl GroupKey {
             (Family::Ipv6, IpAddr::V4(_)) => false,
             _ => true,
         };
-        fits.then_some(out)
+        if fits { Exported::As(Arc::new(out)) } else { Exported::Unsendable }
     }
 
     /// Split horizon within an AS, reflection (RFC 4456 section 6), and the communities everybody obeys (RFC 1997).

@@ -23,6 +23,9 @@ pub(crate) struct Group {
     pub(crate) key: GroupKey,
     pub(crate) members: Vec<Member>,
     pub(crate) out: PerFamily<AdjOut>,
+    /// Times a route could not be sent: its attributes leave no room in a message, or it has no next hop of a family
+    /// the peers can use.
+    pub(crate) unsendable: u64,
 }
 
 /// A peer in it.
@@ -58,7 +61,7 @@ enum End {
 
 impl Group {
     pub(crate) fn new(key: GroupKey) -> Group {
-        Group { key, members: Vec::new(), out: PerFamily::default() }
+        Group { key, members: Vec::new(), out: PerFamily::default(), unsendable: 0 }
     }
 
     pub(crate) fn has(&self, peer: PeerId) -> bool {
@@ -124,11 +127,12 @@ impl Group {
         own: &Own,
         interner: &mut Interner<Attributes>,
     ) {
-        let mut memo = Exports::new();
+        let mut memo = Exports::default();
         for at in 0..table.len() {
             let sent = self.route(table, at, sources, own, &mut memo, interner);
             self.out[table.family].set(at, sent);
         }
+        self.unsendable += memo.unsendable;
     }
 
     fn route(
@@ -159,7 +163,7 @@ impl Group {
         sink: &mut impl Sink,
     ) {
         let family = table.family;
-        let mut memo = Exports::new();
+        let mut memo = Exports::default();
         let mut changes = Changes::default();
         for at in dirty {
             let Some(slot) = table.slot(*at) else { continue };
@@ -170,6 +174,7 @@ impl Group {
             let old = self.out[family].set(*at, new);
             changes.add(*at, slot.net, old, self.out[family].get(*at));
         }
+        self.unsendable += memo.unsendable;
         if changes.slots.is_empty() {
             return;
         }

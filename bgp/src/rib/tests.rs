@@ -323,7 +323,7 @@ impl World {
                 let forwarded = (from > 0).then_some(hops);
                 assert_eq!(self.fib.get(&n), forwarded.as_ref(), "FIB of {n}");
                 let source = if from == 0 { *self.rib.source(PeerId::LOCAL).unwrap() } else { source(from) };
-                let (mut memo, mut interner) = (Exports::new(), Interner::default());
+                let (mut memo, mut interner) = (Exports::default(), Interner::default());
                 let attributes = Arc::new(attributes.clone());
                 let exported =
                     key.export(&n, (PeerId(from), &source), &attributes, &own(), &mut memo, &mut interner);

@@ -38,6 +38,9 @@ pub struct PeerStatus {
     pub accepted: PerFamily<u32>,
     /// Routes sent.
     pub advertised: PerFamily<u32>,
+    /// Times a route could not be sent to it or others with the same policy: its attributes leave no room in a
+    /// message, or it has no next hop of a family they can use.
+    pub unsendable: u64,
     /// It restarts, and its routes stay so long.
     pub restarting: Option<Duration>,
     /// It sent too many prefixes and is left alone.
@@ -50,6 +53,19 @@ pub struct PeerStatus {
     pub unsent: usize,
     /// Messages and errors.
     pub counters: PeerCounters,
+}
+
+/// The speaker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Totals {
+    /// Prefixes with at least one path.
+    pub prefixes: PerFamily<usize>,
+    /// Distinct sets of attributes held.
+    pub attribute_sets: usize,
+    /// Connections refused because nobody is configured there, or a range is full.
+    pub strangers: u64,
+    /// We have restarted and still collect routes.
+    pub deferring: bool,
 }
 
 /// A prefix.
@@ -110,6 +126,7 @@ impl Speaker {
             received: PerFamily::from_fn(|family| self.rib.tables[family].count(id)),
             accepted: PerFamily::from_fn(accepted),
             advertised: PerFamily::from_fn(|family| group.map_or(0, |g| g.out[family].count(id))),
+            unsendable: group.map_or(0, |g| g.unsendable),
             restarting: peer.restart_until.map(|at| at.saturating_duration_since(now)),
             held: peer.held,
             last_error: peer.last_error.clone().map(|(at, e)| (now.saturating_duration_since(at), e)),
@@ -157,8 +174,13 @@ impl Speaker {
         told.filter_map(|(at, sent)| Some((table.slot(at)?.net, Arc::clone(&sent.attributes)))).collect()
     }
 
-    /// Distinct sets of attributes held.
-    pub fn attribute_sets(&self) -> usize {
-        self.rib.attributes.len()
+    /// The speaker as a whole.
+    pub fn totals(&self) -> Totals {
+        Totals {
+            prefixes: PerFamily::from_fn(|family| self.rib.tables[family].iter().count()),
+            attribute_sets: self.rib.attributes.len(),
+            strangers: self.strangers,
+            deferring: self.deferral.is_some(),
+        }
     }
 }

@@ -262,6 +262,7 @@ fn strangers_are_refused() {
     let stranger = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 66));
     assert_eq!(alone.dial(stranger), Err(Refused::Stranger));
     assert!(matches!(alone.events[..], [Event::Refused { why: Refused::Stranger, .. }]));
+    assert_eq!(alone.speaker.totals().strangers, 1);
     // The kernel refuses a wrong key and a low TTL: the speaker says what to set, on the listener as well.
     let keys: Vec<_> =
         alone.speaker.listen_keys().map(|(net, key)| (net.to_string(), key.0.clone())).collect();

@@ -56,6 +56,28 @@ fn routes_stay_over_a_restart_on_both_sides() {
 }
 
 #[test]
+fn a_peer_that_is_back_before_it_was_missed_is_let_in() {
+    let (mut sim, configs) = pair(Some(GracefulConfig::default()));
+    sim.forget_events();
+    // Its host lost power: no connection was closed.
+    sim.cut(0, true);
+    sim.kill(0);
+    sim.seconds(5);
+    sim.cut(0, false);
+    assert!(sim.events(1).is_empty(), "nobody has noticed");
+    sim.revive(0, restarting(&configs[0], 60));
+    sim.announce(0, "10.1.0.0/24");
+    sim.seconds(5);
+    assert!(
+        matches!(sim.events(1), [Event::Down { graceful: true, .. }, Event::Up { .. }]),
+        "{:?}",
+        sim.events(1)
+    );
+    assert_eq!(sim.fib(1).len(), 1);
+    sim.assert_reachable();
+}
+
+#[test]
 fn who_does_not_come_back_in_time_is_forgotten() {
     let (mut sim, _) =
         pair(Some(GracefulConfig { restart_time: Duration::from_secs(20), ..Default::default() }));

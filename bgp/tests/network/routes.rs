@@ -215,6 +215,25 @@ fn a_refresh_brings_everything_again_and_only_that() {
 }
 
 #[test]
+fn what_cannot_be_sent_is_counted() {
+    let mut sim = pair([64_512, 65_002], |_, c| {
+        c.next_hop_self = Default::default();
+        c.peers[0].extended_messages = false;
+    });
+    let unsendable = |sim: &mut Sim| {
+        let now = sim.now;
+        sim.speaker(0).peers(now)[0].unsendable
+    };
+    // No address of ours of that family; then more attributes than a message of 4,096 bytes has room for.
+    announce(&mut sim, "fd00::/16", |a| a.next_hop = std::net::IpAddr::from([0; 16]).into());
+    assert_eq!(unsendable(&mut sim), 1);
+    announce(&mut sim, "10.1.0.0/16", |a| a.communities = (0..1100).map(Community).collect());
+    assert_eq!(unsendable(&mut sim), 2);
+    announce(&mut sim, "10.2.0.0/16", |a| a.communities = (0..900).map(Community).collect());
+    assert_eq!(sim.fib(1).keys().map(ToString::to_string).collect::<Vec<_>>(), ["10.2.0.0/16"]);
+}
+
+#[test]
 fn a_route_of_our_own_is_never_beaten() {
     let mut sim = pair([64_512, 64_512], |_, _| ());
     announce(&mut sim, "10.1.0.0/16", |a| a.local_pref = Some(u32::MAX));

@@ -545,7 +545,13 @@ fn with_etcd(more: &str) -> Result<Config, String> {
 #[test]
 fn etcd_needs_no_more_than_its_name() {
     let config = with_etcd("").unwrap();
-    assert_eq!(config.store, Store::Etcd(EtcdSettings::plain("http://127.0.0.1:2379")));
+    let expected = EtcdSettings {
+        subnet_env: Some(PathBuf::from("/run/flannel/subnet.env")),
+        ..EtcdSettings::plain("http://127.0.0.1:2379")
+    };
+    assert_eq!(config.store, Store::Etcd(expected));
+    let without = with_etcd("subnet-env = \"\"").unwrap();
+    assert_eq!(without.store, Store::Etcd(EtcdSettings::plain("http://127.0.0.1:2379")));
     assert_eq!(config.manifests(), None);
     assert_eq!(config.network.pod_cidrs, []);
     let again = Config::load(&config.to_toml(), &Machine::unknown()).unwrap();

@@ -58,7 +58,7 @@ fn every_backend_is_known_by_its_name() {
     let other = of(r#"{"Type":"wireguard","PSK":"x"}"#).unwrap().backend;
     assert_eq!(
         other.tunnel(Mac([2; 6])).unwrap_err().to_string(),
-        r#"Backend.Type = "wireguard" is not supported; there is vxlan, udp, host-gw"#
+        r#"Backend.Type = "wireguard" is not supported; there is vxlan, udp, host-gw, ipip"#
     );
 }
 
