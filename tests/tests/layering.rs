@@ -76,6 +76,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
 
 /// Where time is an argument.
 const TIMELESS: &[&str] = &[
+    "bgp/src",
     "encap/src",
     "policy/src",
     "vswitch/src/pipeline",

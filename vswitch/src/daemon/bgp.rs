@@ -20,18 +20,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bgp::speaker::Speaker;
-use control::api::{ApiError, BgpQuery, BgpReport, code};
+use control::api::{BgpQuery, BgpReport, code};
 use control::config::{Bgp as BgpConfig, Config};
 use control::fleet::Fleet;
 use crossbeam::channel::{Sender, bounded, unbounded};
 use ipnet::IpNet;
 use mio::Waker;
 
-use self::driver::{Command, Driver, Mailbox, Parts};
+use self::driver::{Command, Driver, Gauges, Mailbox, Parts};
 use self::learned::{Hops, Learned};
 use self::settings::Policies;
 use super::keeper_link::{KeeperLink, names};
-use super::{Daemon, DaemonError, Event, chain};
+use super::{Daemon, DaemonError, Event, chain, serve};
 
 /// The routes of before, in the state directory.
 const KEPT: &str = "bgp-routes.json";
@@ -39,8 +39,11 @@ const KEPT: &str = "bgp-routes.json";
 const KEPT_FOR: Duration = Duration::from_secs(120);
 /// Routes are kept this long after they changed.
 const KEEP_AFTER: Duration = Duration::from_secs(1);
-/// How long the speaker may take to answer.
+/// How long the speaker may take to say goodbye.
 const ANSWER: Duration = Duration::from_secs(3);
+
+/// Takes the answer to a question.
+pub(super) type Answer = Box<dyn FnOnce(BgpReport) + Send>;
 
 /// BGP could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +75,7 @@ pub(super) struct Bgp {
     mailbox: Arc<Mailbox>,
     commands: Sender<Command>,
     waker: Arc<Waker>,
+    gauges: Arc<Gauges>,
     /// What was learned is not kept yet; written then.
     unkept: Option<Instant>,
 }
@@ -95,6 +99,7 @@ impl Bgp {
         let settings = settings::settings(bgp, &config.node, fleet, kept.is_some(), &mut policies);
         let speaker = Speaker::new(settings.config, Instant::now())?;
         let mailbox = Arc::new(Mailbox::default());
+        let gauges = Arc::new(Gauges::default());
         let (commands, inbox) = unbounded();
         let parts = Parts {
             speaker,
@@ -103,6 +108,7 @@ impl Bgp {
             announced,
             restarting: kept.is_some(),
             mailbox: Arc::clone(&mailbox),
+            gauges: Arc::clone(&gauges),
             commands: inbox,
             control,
         };
@@ -111,7 +117,7 @@ impl Bgp {
         spawned.map_err(BgpError::Thread)?;
         let learned = kept.map(Learned::kept).unwrap_or_default();
         let config = bgp.clone();
-        Ok(Some(Bgp { config, policies, learned, mailbox, commands, waker, unkept: None }))
+        Ok(Some(Bgp { config, policies, learned, mailbox, commands, waker, gauges, unkept: None }))
     }
 
     /// The store's fleet with what was learned in it.
@@ -132,16 +138,14 @@ impl Bgp {
         self.send(Command::Announce(announced));
     }
 
-    /// Asks the speaker.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    pub(super) fn ask(&self, query: BgpQuery) -> Result<BgpReport, ApiError> {
-        let (reply, answer) = bounded(1);
-        self.send(Command::Report(query, reply));
-        answer
-            .recv_timeout(ANSWER)
-            .map_err(|_| ApiError::new(code::TRY_LATER, "the BGP speaker is busy: try again"))
+    /// Asks the speaker; its thread gives the answer, and nobody waits for it here.
+    pub(super) fn ask(&self, query: BgpQuery, answer: Answer) {
+        self.send(Command::Report(query, answer));
+    }
+
+    /// Neighbours, sessions that are up, and prefixes learned.
+    pub(super) fn gauges(&self) -> [u64; 3] {
+        self.gauges.read()
     }
 
     /// When [`Bgp::keep`] is due.
@@ -206,8 +210,9 @@ fn listeners(
 fn kept(config: &Config) -> Option<Hops> {
     let path = config.node.state_dir.join(KEPT);
     let age = SystemTime::now().duration_since(std::fs::metadata(&path).ok()?.modified().ok()?);
-    // The file is written when routes change, so its age says nothing while the keeper lives.
-    let young = age.is_ok_and(|age| age < KEPT_FOR) || std::env::var_os(super::keeper::RESTARTS).is_some();
+    // The file is written when routes change, so its age says nothing about a switch that the keeper started again.
+    let again = std::env::var(super::keeper::RESTARTS).is_ok_and(|n| n.parse().is_ok_and(|n: u64| n > 0));
+    let young = again || age.is_ok_and(|age| age < KEPT_FOR);
     let text = std::fs::read(&path).ok().filter(|_| young)?;
     match serde_json::from_slice(&text) {
         Ok(hops) => Some(hops),
@@ -261,14 +266,15 @@ impl Daemon {
         }
     }
 
-    /// What the speaker says to a question.
-    pub(super) fn bgp_report(&self, query: BgpQuery) -> Result<BgpReport, ApiError> {
+    /// A question to the speaker.
+    pub(super) fn ask_bgp(&self, query: BgpQuery, reply: Sender<serde_json::Value>) {
+        // A client that left does not want its answer.
         match &self.bgp {
-            Some(bgp) => bgp.ask(query),
-            None => Err(ApiError::new(
-                code::UNSUPPORTED_FIELD,
-                "no BGP here: the configuration has no [bgp] section",
-            )),
+            Some(bgp) => bgp.ask(query, Box::new(move |report| drop(reply.send(serve::ok(report))))),
+            None => {
+                let why = "no BGP here: the configuration has no [bgp] section";
+                let _ = reply.send(serve::error(code::UNSUPPORTED_FIELD, why));
+            }
         }
     }
 }

@@ -79,6 +79,10 @@ pub struct Scrape {
     pub policy_problems: usize,
     /// Connections tracked.
     pub connections: u64,
+    /// Where BGP is spoken: neighbours, sessions that are up, prefixes learned.
+    pub bgp: Option<[u64; 3]>,
+    /// Where there is a store beyond this node: it is reached, and keys of it are wrong.
+    pub store: Option<(bool, usize)>,
 }
 
 /// One policy rule's part of a scrape: all pods it applies to together.
@@ -300,6 +304,8 @@ impl Daemon {
             rules: self.rule_samples(),
             policy_problems: self.guard.problems().len(),
             connections: self.switch.conntrack().len(),
+            bgp: self.bgp.as_ref().map(super::bgp::Bgp::gauges),
+            store: self.etcd.as_ref().map(|etcd| (etcd.info().connected, self.guard.store_problems().len())),
         }
     }
 }

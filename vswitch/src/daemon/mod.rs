@@ -266,6 +266,11 @@ impl Daemon {
                 {
                     self.ask_store(call);
                 }
+                Ok(Event::Call(call)) if matches!(call.request, Request::Bgp { .. }) => {
+                    if let Call { request: Request::Bgp { query }, reply } = *call {
+                        self.ask_bgp(query, reply);
+                    }
+                }
                 Ok(Event::Call(call)) => {
                     let answer = self.answer(call.request);
                     // A client that left does not want its answer.
@@ -330,9 +335,8 @@ impl Daemon {
             Request::Flows => serve::ok(self.flow_infos()),
             Request::Policy { pod } => serve::ok(self.policy_report(pod.as_deref())),
             Request::Events { after } => serve::ok(self.event_report(after)),
-            Request::Bgp { query } => reply(self.bgp_report(query)),
-            // Answered by whoever is asked: see `ask_store`.
-            Request::Apply { .. } | Request::Get { .. } | Request::Delete { .. } => {
+            // Answered by whoever is asked: see `ask_store` and `ask_bgp`.
+            Request::Apply { .. } | Request::Get { .. } | Request::Delete { .. } | Request::Bgp { .. } => {
                 serve::error(code::INTERNAL, "not here")
             }
             Request::Trace(t) => reply(self.trace(&t)),

@@ -9,9 +9,11 @@
 //! so a neighbour that flaps faster than tables are made costs no memory, and nobody waits for anybody. The thread never
 //! touches a packet.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
 use std::net::IpAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,7 +29,7 @@ use super::kernel::Kernel;
 use super::report;
 use super::settings::{Scope, Settings};
 use crate::daemon::Event as ToControl;
-use control::api::{BgpQuery, BgpReport};
+use control::api::BgpQuery;
 
 const WAKE: Token = Token(usize::MAX);
 /// Connections' tokens begin here; listeners' are below.
@@ -44,7 +46,7 @@ pub(super) enum Command {
     /// These, and no others, are announced as ours.
     Announce(Vec<IpNet>),
     /// A question, and where the answer goes.
-    Report(BgpQuery, Sender<BgpReport>),
+    Report(BgpQuery, super::Answer),
     /// End all sessions; answered when they are.
     Stop(Sender<()>),
 }
@@ -53,6 +55,21 @@ pub(super) enum Command {
 #[derive(Default)]
 pub(super) struct Mailbox {
     routes: Mutex<Waiting>,
+}
+
+/// Numbers for whoever scrapes them.
+#[derive(Default)]
+pub(super) struct Gauges {
+    neighbours: AtomicU64,
+    established: AtomicU64,
+    learned: AtomicU64,
+}
+
+impl Gauges {
+    /// Neighbours, sessions that are up, and prefixes learned.
+    pub(super) fn read(&self) -> [u64; 3] {
+        [&self.neighbours, &self.established, &self.learned].map(|gauge| gauge.load(Relaxed))
+    }
 }
 
 /// What waits.
@@ -92,9 +109,12 @@ pub(super) struct Driver {
     learned: HashMap<IpNet, Box<[IpAddr]>>,
     kernel: Kernel,
     mailbox: Arc<Mailbox>,
+    gauges: Arc<Gauges>,
     commands: Receiver<Command>,
     control: Sender<ToControl>,
     buffer: Vec<u8>,
+    /// Neighbours whose session is up.
+    up: HashSet<IpAddr>,
     stop: bool,
 }
 
@@ -108,6 +128,7 @@ pub(super) struct Parts {
     /// Routes of before are in force until neighbours have told theirs again.
     pub(super) restarting: bool,
     pub(super) mailbox: Arc<Mailbox>,
+    pub(super) gauges: Arc<Gauges>,
     pub(super) commands: Receiver<Command>,
     pub(super) control: Sender<ToControl>,
 }
@@ -132,9 +153,11 @@ impl Driver {
             learned: HashMap::new(),
             kernel: Kernel::default(),
             mailbox: parts.mailbox,
+            gauges: parts.gauges,
             commands: parts.commands,
             control: parts.control,
             buffer: vec![0; 64 << 10],
+            up: HashSet::new(),
             stop: false,
         };
         for (i, listener) in driver.listeners.iter_mut().enumerate() {
@@ -218,8 +241,7 @@ impl Driver {
             }
             Command::Announce(nets) => self.announce(nets),
             Command::Report(query, reply) => {
-                // Whoever asked may have gone.
-                let _ = reply.send(report::answer(&self.speaker, &query, now));
+                reply(report::answer(&self.speaker, &query, now));
             }
             Command::Stop(done) => {
                 let mut config = self.speaker.config().clone();
@@ -279,6 +301,7 @@ impl Driver {
                 Output::Event(event) => self.tell(event),
             }
         }
+        self.gauges.learned.store(self.learned.len() as u64, Relaxed);
         self.kernel.flush();
         self.notify();
     }
@@ -372,6 +395,7 @@ impl Driver {
 
     /// Keys of neighbours that will dial, on the listeners of their family.
     fn set_keys(&mut self) {
+        self.gauges.neighbours.store(self.speaker.config().peers.len() as u64, Relaxed);
         let wanted: BTreeMap<IpNet, String> =
             self.speaker.listen_keys().map(|(net, password)| (net, password.0.clone())).collect();
         let old = self.keys.keys().filter(|net| !wanted.contains_key(net)).map(|net| (*net, ""));
@@ -443,9 +467,18 @@ impl Driver {
     }
 
     fn tell(&mut self, event: Event) {
+        self.note(event);
+        self.gauges.established.store(self.up.len() as u64, Relaxed);
+    }
+
+    fn note(&mut self, event: Event) {
         match event {
-            Event::Up { peer } => tracing::info!(target: "bgp", %peer, "session up"),
+            Event::Up { peer } => {
+                self.up.insert(peer);
+                tracing::info!(target: "bgp", %peer, "session up");
+            }
             Event::Down { peer, reason, graceful } => {
+                self.up.remove(&peer);
                 tracing::warn!(target: "bgp", %peer, %reason, graceful, "session down");
             }
             Event::MaxPrefixesNear { peer, count } => {

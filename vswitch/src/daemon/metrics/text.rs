@@ -59,6 +59,20 @@ pub(super) fn render(s: &Scrape, started: SystemTime) -> String {
     out.single("vswitch_flow_cache_misses_total", COUNTER, "Packets decided anew.", t.flow_misses);
     out.single("vswitch_worker_wakeups_total", COUNTER, "Times a worker woke from sleep.", t.wakeups);
     out.single("vswitch_connections", GAUGE, "Connections tracked.", s.connections);
+    if let Some([neighbours, established, learned]) = s.bgp {
+        out.single("vswitch_bgp_neighbours", GAUGE, "BGP neighbours configured.", neighbours);
+        out.single("vswitch_bgp_sessions_established", GAUGE, "BGP sessions that are up.", established);
+        out.single("vswitch_bgp_learned_prefixes", GAUGE, "Prefixes learned by BGP and in use.", learned);
+    }
+    if let Some((connected, problems)) = s.store {
+        out.single("vswitch_store_connected", GAUGE, "1 while the store is reached.", u64::from(connected));
+        out.single(
+            "vswitch_store_problem_keys",
+            GAUGE,
+            "Keys of the store that are wrong and ignored.",
+            problems as u64,
+        );
+    }
     out.single(
         "vswitch_policy_problems",
         GAUGE,
