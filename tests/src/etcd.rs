@@ -1,5 +1,6 @@
 //! A real etcd, and nodes on it, for tests: on free loopback ports, in a directory of its own, gone when dropped.
 
+mod bed;
 mod nodes;
 mod proxy;
 
@@ -12,7 +13,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use control::config::EtcdSettings;
+use vswitch::lab::{Netns, within};
 
+pub use bed::{LivePod, attach, config, start, start_all, vsctl};
 pub use nodes::{Heard, Node, quick};
 pub use proxy::Proxy;
 
@@ -25,7 +28,10 @@ pub struct Etcd {
     child: Option<Child>,
     dir: PathBuf,
     args: Vec<String>,
+    host: Ipv4Addr,
     port: u16,
+    /// The network namespace it runs in; none = this process's.
+    netns: Option<PathBuf>,
     scheme: &'static str,
     /// For `etcdctl`, before its verb.
     pub login: Vec<String>,
@@ -97,9 +103,27 @@ impl Etcd {
     /// When it does not come up.
     #[must_use]
     pub fn start_with(more: &[&str], scheme: &'static str) -> Etcd {
-        let (port, peer) = (free_port(), free_port());
+        Etcd::launch((Ipv4Addr::LOCALHOST, free_port()), free_port(), None, more, scheme)
+    }
+
+    /// One member in a network namespace, at an address of that and etcd's own ports.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn inside(netns: &Netns, host: Ipv4Addr) -> Etcd {
+        Etcd::launch((host, 2379), 2380, Some(netns.path().to_owned()), &[], "http")
+    }
+
+    fn launch(
+        (host, port): (Ipv4Addr, u16),
+        peer: u16,
+        netns: Option<PathBuf>,
+        more: &[&str],
+        scheme: &'static str,
+    ) -> Etcd {
         let dir = scratch("etcd");
-        let client = format!("{scheme}://127.0.0.1:{port}");
+        let client = format!("{scheme}://{host}:{port}");
         let peers = format!("http://127.0.0.1:{peer}");
         // Alone, it need not wait long for others before it leads.
         let own = "--name t --log-level error --max-txn-ops 5000 --heartbeat-interval 20 --election-timeout 200 --data-dir";
@@ -115,7 +139,7 @@ impl Etcd {
             args.extend([flag.to_owned(), value.clone()]);
         }
         args.extend(more.iter().map(|arg| (*arg).to_owned()));
-        let mut etcd = Etcd { child: None, dir, args, port, scheme, login: Vec::new() };
+        let mut etcd = Etcd { child: None, dir, args, host, port, netns, scheme, login: Vec::new() };
         etcd.resume();
         etcd
     }
@@ -126,11 +150,27 @@ impl Etcd {
     /// When it does not come up.
     pub fn resume(&mut self) {
         let log = fs::File::create(self.dir.join("log")).expect("a log file");
-        let mut command = Command::new("etcd");
+        let mut command = self.command("etcd");
         command.args(&self.args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().expect("etcd runs: see scripts/deps"));
-        let at = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        wait("etcd listens", || TcpStream::connect(at).is_ok());
+        wait("etcd listens", || self.connect().is_ok());
+    }
+
+    /// A program where etcd is.
+    fn command(&self, program: &str) -> Command {
+        let Some(netns) = &self.netns else { return Command::new(program) };
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", netns.display())).args(["--", program]);
+        command
+    }
+
+    /// A connection to it.
+    fn connect(&self) -> std::io::Result<TcpStream> {
+        let at = SocketAddr::from((self.host, self.port));
+        match &self.netns {
+            None => TcpStream::connect(at),
+            Some(netns) => within(netns, || TcpStream::connect(at)).map_err(std::io::Error::other)?,
+        }
     }
 
     /// Ends it at once.
@@ -144,7 +184,7 @@ impl Etcd {
     /// Where clients find it.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("{}://127.0.0.1:{}", self.scheme, self.port)
+        format!("{}://{}:{}", self.scheme, self.host, self.port)
     }
 
     /// Its port.
@@ -164,7 +204,7 @@ impl Etcd {
     /// # Panics
     /// When that fails.
     pub fn ctl(&self, args: &[&str]) -> String {
-        let mut command = Command::new("etcdctl");
+        let mut command = self.command("etcdctl");
         command
             .env("ETCDCTL_API", "3")
             .arg(format!("--endpoints={}", self.url()))
@@ -191,16 +231,36 @@ impl Etcd {
             };
             let puts: Vec<String> = pairs.by_ref().take(2000).map(put).collect();
             let body = format!(r#"{{"success":[{}]}}"#, puts.join(","));
-            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).expect("etcd listens");
-            let head = format!(
-                "POST /v3/kv/txn HTTP/1.1\r\nHost: etcd\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-                body.len()
-            );
-            stream.write_all((head + &body).as_bytes()).expect("it reads");
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).expect("it answers");
-            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            self.post("txn", &body);
         }
+    }
+
+    /// Writes a key in a millisecond or two, through etcd's JSON gateway.
+    ///
+    /// # Panics
+    /// When etcd refuses it.
+    pub fn put_fast(&self, key: &str, value: &str) {
+        self.post("put", &format!(r#"{{"key":"{}","value":"{}"}}"#, base64(key), base64(value)));
+    }
+
+    /// Removes a key as fast.
+    ///
+    /// # Panics
+    /// When etcd refuses.
+    pub fn delete_fast(&self, key: &str) {
+        self.post("deleterange", &format!(r#"{{"key":"{}"}}"#, base64(key)));
+    }
+
+    fn post(&self, verb: &str, body: &str) {
+        let mut stream = self.connect().expect("etcd listens");
+        let head = format!(
+            "POST /v3/kv/{verb} HTTP/1.1\r\nHost: etcd\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all((head + body).as_bytes()).expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
 
     /// Removes all that it had, while it is down.

@@ -192,7 +192,8 @@ impl EtcdStore {
     }
 
     /// Waits until etcd has said everything and this node has a subnet, or until `timeout`: then what was kept has to do.
-    /// All [`StoreEvent`]s up to what is returned have been told before.
+    /// All [`StoreEvent`]s up to what is returned have been told before. Also with no time at all, the file of what was
+    /// kept is read to its end.
     ///
     /// # Errors
     /// [`NotReady`], which says why: nothing was kept either.

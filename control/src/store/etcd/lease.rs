@@ -209,7 +209,15 @@ impl Keeper {
             self.held = Some(held.clone());
         }
         let lease = if held.reservation { 0 } else { held.lease };
-        if entry.value.as_ref() != Some(&held.value) || entry.lease != lease {
+        // Peers believe what a node wrote last, so a lease that names our address with another way to it is answered.
+        let usurped = || {
+            nodes.leases.values().any(|other| {
+                let claims =
+                    |v: &LeaseValue| Some(v.public_ip) == self.own.address && v.backend != held.value.backend;
+                other.modified > entry.modified && other.value.as_ref().is_some_and(claims)
+            })
+        };
+        if entry.value.as_ref() != Some(&held.value) || entry.lease != lease || usurped() {
             let (key, value, over) = (held.key, held.value.clone(), entry.modified);
             let reservation = held.reservation;
             return Some(Call::Claim(Claim {

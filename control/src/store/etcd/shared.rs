@@ -5,6 +5,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::fleet::Fleet;
 
+/// What was kept, a file of this machine, is read within this time, or something is wrong with the store's thread.
+const READ: Duration = Duration::from_secs(5);
+
 /// Whether etcd is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
@@ -61,6 +64,8 @@ pub(super) struct Now {
     pub(super) first: Option<Arc<Fleet>>,
     /// What was kept.
     pub(super) kept: Option<(Arc<Fleet>, SystemTime)>,
+    /// What was kept has been read, if there was anything.
+    pub(super) read: bool,
     /// What is waited for.
     pub(super) why: String,
     /// Nothing more will come.
@@ -78,7 +83,7 @@ impl Default for Shared {
             error: None,
         };
         let why = "the store has just been started".to_owned();
-        let now = Now { health, first: None, kept: None, why, ended: false };
+        let now = Now { health, first: None, kept: None, read: false, why, ended: false };
         Shared { now: Mutex::new(now), changed: Condvar::new() }
     }
 }
@@ -99,17 +104,21 @@ impl Shared {
     }
 
     pub(super) fn wait_first(&self, timeout: Duration) -> Result<First, NotReady> {
-        let deadline = Instant::now() + timeout;
+        let began = Instant::now();
+        let (deadline, read_by) = (began + timeout, began + timeout.max(READ));
         let mut now = self.now();
         loop {
             if let Some(fleet) = &now.first {
                 return Ok(First { fleet: Arc::clone(fleet), kept: None });
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || now.ended {
+            // Whoever has no time waits for what was kept all the same.
+            let read = now.read || Instant::now() >= read_by;
+            if now.ended || (left.is_zero() && read) {
                 let kept = now.kept.clone().map(|(fleet, at)| First { fleet, kept: Some(at) });
                 return kept.ok_or_else(|| NotReady { why: now.why.clone() });
             }
+            let left = if left.is_zero() { READ } else { left };
             now = self.changed.wait_timeout(now, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }

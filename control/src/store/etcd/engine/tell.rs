@@ -65,6 +65,7 @@ impl Engine {
         }
         self.tell_health();
         self.tell_problems();
+        self.shared.change(|now| now.read = true);
     }
 
     pub(super) fn tell(&mut self, now: Instant) {
