@@ -202,6 +202,11 @@ fn nodes_move_from_flannel_one_by_one() {
         wait_for(what, second, || reaches(&theirs.netns, fresh.v4));
     };
     node.ip("link set flannel.1 address 0e:00:00:00:00:92").unwrap();
+    // The kernel forgets a device's neighbours with its address, permanent ones too.
+    let first = plans[0].pod(0);
+    for (end, mac) in [(first, plans[0].vtep_mac()), (net.network(), mac.to_owned())] {
+        node.ip(&format!("neigh replace {end} lladdr {mac} dev flannel.1 nud permanent")).unwrap();
+    }
     moved("MAC", "192.168.77.2", "0e:00:00:00:00:92");
     node.ip("addr add 192.168.77.102/24 dev eth0").unwrap();
     node.ip("link set flannel.1 type vxlan id 1 dev eth0 local 192.168.77.102").unwrap();
