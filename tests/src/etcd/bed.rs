@@ -97,8 +97,8 @@ pub fn attach(lab: &Lab, i: usize, name: &str) -> LivePod {
     let reply = cni.must("ADD", netns.name(), &path, &args, &cni.config(&Value::Null));
     let result = reply.unwrap_or_else(|err| panic!("{err}")).json;
     let ips = result["ips"].as_array().cloned().unwrap_or_default();
-    let addresses = ips.iter().filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok());
-    let v4 = addresses.filter(IpAddr::is_ipv4).next().expect("it has an IPv4 address");
+    let mut addresses = ips.iter().filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok());
+    let v4 = addresses.find(IpAddr::is_ipv4).expect("it has an IPv4 address");
     LivePod { netns, v4, result, cni }
 }
 
