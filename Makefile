@@ -26,7 +26,9 @@ lab:
 
 test: lint
 	@scripts/deps test
-	$(CARGO) test --workspace
+	@# The programs under test with the features that the tests are built with: dependencies are then built once.
+	$(CARGO) build --workspace --bins --tests
+	VSWITCH_BIN_DIR=$(abspath $(TARGET)/debug) $(CARGO) test --workspace
 
 lint:
 	@scripts/deps build

@@ -36,7 +36,7 @@ mod publish;
 mod tell;
 
 /// Between two tellings: what comes meanwhile is told together.
-const GATHER: Duration = Duration::from_millis(30);
+const GATHER: Duration = Duration::from_millis(5);
 /// How long a stop waits for etcd.
 const FAREWELL: Duration = Duration::from_secs(3);
 
