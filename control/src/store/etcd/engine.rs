@@ -37,6 +37,8 @@ mod tell;
 
 /// Between two tellings: what comes meanwhile is told together.
 const GATHER: Duration = Duration::from_millis(5);
+/// A lease that is gone is told of this much later: its node takes it again at once, and no packet shall notice.
+const LINGER: Duration = Duration::from_millis(200);
 /// How long a stop waits for etcd.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -347,7 +349,10 @@ impl Engine {
 
     fn delete(&mut self, source: Source, key: &[u8]) {
         match source {
-            Source::Nodes => self.nodes.delete(key),
+            Source::Nodes => {
+                self.nodes.delete(key);
+                self.telling.not_before = Some(Instant::now() + LINGER);
+            }
             Source::Pods => self.telling.pods.extend(self.pods.delete(key)),
             Source::Objects => {
                 if let Some(key) = self.objects.delete(key) {

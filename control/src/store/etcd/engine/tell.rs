@@ -18,7 +18,7 @@ pub(super) struct Telling {
     pub(super) pods: BTreeSet<Key>,
     /// Objects but pods: their new version, none = gone.
     objects: BTreeMap<Key, Option<Version>>,
-    not_before: Option<Instant>,
+    pub(super) not_before: Option<Instant>,
     last_fleet: Option<Arc<Fleet>>,
     last_roster: Roster,
     last_problems: BTreeMap<String, String>,
