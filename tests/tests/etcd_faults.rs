@@ -46,6 +46,34 @@ fn a_restart_of_etcd_is_not_noticed_by_packets() {
     wait("the new peer", || node.peer("192.168.9.9").is_some());
 }
 
+/// A lease that is gone is told of a little later. Many that go one after the other may not put off everything else.
+#[test]
+fn leases_that_go_one_after_the_other_hold_nothing_up() {
+    let etcd = Etcd::start();
+    network(&etcd);
+    let lease = |n: u8| format!("{SUBNETS}10.5.{n}.0-24");
+    for n in 100..160 {
+        etcd.put_fast(&lease(n), &vxlan(&format!("192.168.{n}.1"), n));
+    }
+    let node = Node::start(1, &etcd.settings());
+    let _ = node.first();
+    node.wait("all peers", |heard| heard.fleet.as_ref().unwrap().peers.len() == 60);
+    let began = Instant::now();
+    let mut told = None;
+    for n in 100..160 {
+        etcd.delete_fast(&lease(n));
+        if n == 105 {
+            etcd.put_fast(&lease(200), &vxlan("192.168.200.1", 200));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        told = told.or_else(|| node.peer("192.168.200.1").map(|_| began.elapsed()));
+    }
+    let all = began.elapsed();
+    let told = told.unwrap_or_else(|| panic!("not told while leases went, for {all:?}"));
+    assert!(told < Duration::from_millis(700), "told after {told:?} of {all:?}");
+    wait("they are gone", || node.with(|heard| heard.fleet.as_ref().unwrap().peers.len() == 1));
+}
+
 #[test]
 fn what_a_compaction_hides_is_learnt_all_the_same() {
     let mut etcd = Etcd::start();

@@ -7,8 +7,10 @@
 
 mod conn;
 mod driver;
+mod gauges;
 mod kernel;
 mod learned;
+mod mailbox;
 mod report;
 mod settings;
 
@@ -27,8 +29,10 @@ use crossbeam::channel::{Sender, bounded, unbounded};
 use ipnet::IpNet;
 use mio::Waker;
 
-use self::driver::{Command, Driver, Gauges, Mailbox, Parts};
+use self::driver::{Command, Driver, Parts};
+use self::gauges::Gauges;
 use self::learned::{Hops, Learned};
+use self::mailbox::Mailbox;
 use self::settings::Policies;
 use super::keeper_link::{KeeperLink, names};
 use super::{Daemon, DaemonError, Event, chain, serve};

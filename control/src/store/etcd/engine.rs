@@ -351,7 +351,10 @@ impl Engine {
         match source {
             Source::Nodes => {
                 self.nodes.delete(key);
-                self.telling.not_before = Some(Instant::now() + LINGER);
+                // Not for what waits already: leases that go one after the other would put off everything else.
+                if !self.telling.fleet {
+                    self.telling.not_before = Some(Instant::now() + LINGER);
+                }
             }
             Source::Pods => self.telling.pods.extend(self.pods.delete(key)),
             Source::Objects => {

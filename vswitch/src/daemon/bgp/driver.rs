@@ -12,9 +12,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::AtomicU64;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bgp::attr::Attributes;
@@ -25,7 +24,9 @@ use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::conn::{self, Conn};
+use super::gauges::Gauges;
 use super::kernel::Kernel;
+use super::mailbox::Mailbox;
 use super::report;
 use super::settings::{Scope, Settings};
 use crate::daemon::Event as ToControl;
@@ -49,49 +50,6 @@ pub(super) enum Command {
     Report(BgpQuery, super::Answer),
     /// End all sessions; answered when they are.
     Stop(Sender<()>),
-}
-
-/// Routes for the control thread that it has not taken yet.
-#[derive(Default)]
-pub(super) struct Mailbox {
-    routes: Mutex<Waiting>,
-}
-
-/// Numbers for whoever scrapes them.
-#[derive(Default)]
-pub(super) struct Gauges {
-    neighbours: AtomicU64,
-    established: AtomicU64,
-    learned: AtomicU64,
-}
-
-impl Gauges {
-    /// Neighbours, sessions that are up, and prefixes learned.
-    pub(super) fn read(&self) -> [u64; 3] {
-        [&self.neighbours, &self.established, &self.learned].map(|gauge| gauge.load(Relaxed))
-    }
-}
-
-/// What waits.
-#[derive(Default)]
-pub(super) struct Waiting {
-    /// Prefix to next hops; none = no longer learned.
-    pub(super) routes: BTreeMap<IpNet, Option<Vec<IpAddr>>>,
-    /// After these, whatever is from before a restart and was not told again is gone.
-    pub(super) settled: bool,
-    /// The control thread has been told that something waits.
-    told: bool,
-}
-
-impl Mailbox {
-    fn with<T>(&self, f: impl FnOnce(&mut Waiting) -> T) -> T {
-        f(&mut self.routes.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Everything that waits.
-    pub(super) fn take(&self) -> Waiting {
-        self.with(std::mem::take)
-    }
 }
 
 /// The thread's state.
@@ -491,11 +449,5 @@ impl Driver {
                 self.mailbox.with(|w| w.settled = true);
             }
         }
-    }
-}
-
-impl Waiting {
-    fn waits(&self) -> bool {
-        !self.routes.is_empty() || self.settled
     }
 }
