@@ -97,6 +97,7 @@ fn sockets() -> (Vec<u16>, usize) {
     let ports = udp.lines().filter_map(|l| l.split_whitespace().nth(3)?.rsplit(':').next()?.parse().ok());
     // Those that worker threads send VXLAN by have ports of the kernel's choosing.
     let mut ports: Vec<u16> = ports.filter(|p| *p < 30_000).collect();
+    ports.sort_unstable();
     ports.dedup();
     let raw = std::fs::read_to_string("/proc/thread-self/net/raw").unwrap();
     (ports, raw.lines().filter(|l| l.contains("014DA8C0:0004") || l.contains("014DA8C0:0029")).count())
