@@ -54,6 +54,9 @@ impl Engine {
             self.objects.good().map(|(key, source)| (key.clone(), Arc::clone(source))).collect();
         for (key, source) in all {
             if let Some(object) = read_one(&source) {
+                if let (Some(blocks), Ok(object)) = (&mut self.blocks, &object) {
+                    blocks.object(&key, Some(object));
+                }
                 self.telling.changed(key, (source, object));
             }
         }
@@ -78,6 +81,7 @@ impl Engine {
         // Where the network's configuration is gone, the store was wiped or is being restored: nothing it does not say
         // any more is taken back.
         let says = self.nodes.text.is_some() && !self.nodes.is_listing();
+        let says = says && self.blocks.as_ref().is_none_or(|blocks| !blocks.is_listing());
         let heard = self.is_up(Source::Nodes);
         if says && heard && std::mem::take(&mut self.telling.fleet) {
             self.tell_fleet();
@@ -88,7 +92,8 @@ impl Engine {
         self.tell_problems();
         self.tell_health();
         // Last, so that whoever waited for it finds everything else told.
-        let all = [Source::Nodes, Source::Pods, Source::Objects];
+        let all = [Source::Nodes, Source::Pods, Source::Objects, Source::Blocks, Source::Affinities];
+        let all = if self.blocks.is_some() { &all[..] } else { &all[..3] };
         let complete = all.iter().all(|source| self.listed.contains(source)) && says;
         if !self.telling.first
             && complete
@@ -108,9 +113,13 @@ impl Engine {
             ipnet::IpNet::V6(_) => own.address6.map(IpAddr::V6),
         };
         let nets = own.key.into_iter().flat_map(nets_of);
-        let mine: Vec<_> = nets.filter_map(|net| Some((net, ends(&net)?))).collect();
+        let mut mine: Vec<_> = nets.filter_map(|net| Some((net, ends(&net)?))).collect();
+        let mut fleet = self.fleet(&roster);
+        if let Some(fleet) = &mut fleet {
+            mine.extend(self.lay_blocks(fleet));
+        }
         self.telling.pods.extend(self.pods.own(&roster.peers, &mine));
-        if let Some(fleet) = self.fleet(&roster)
+        if let Some(fleet) = fleet
             && self.telling.last_fleet.as_deref() != Some(&fleet)
         {
             let fleet = Arc::new(fleet);
@@ -119,6 +128,11 @@ impl Engine {
             (self.on_event)(StoreEvent::Fleet(fleet));
         }
         self.telling.last_roster = roster;
+    }
+
+    /// The nodes as leases have them, without pools and blocks.
+    pub(super) fn base_fleet(&self) -> Option<Fleet> {
+        self.fleet(&self.telling.last_roster)
     }
 
     /// The nodes, once we are one of them.
@@ -193,7 +207,12 @@ impl Engine {
                 Source::Nodes => {}
                 Source::Pods => drop(problems.insert(self.pods.prefix().to_owned(), err.clone())),
                 Source::Objects => drop(problems.insert(self.objects.prefix().to_owned(), err.clone())),
+                Source::Blocks => drop(problems.insert(crate::blocks::BLOCKS.to_owned(), err.clone())),
+                Source::Affinities => drop(problems.insert(crate::blocks::AFFINITIES.to_owned(), err.clone())),
             }
+        }
+        if let Some(blocks) = &self.blocks {
+            blocks.problems(&mut problems);
         }
         self.keeping.problem(&self.state, &mut problems);
         if problems != self.telling.last_problems {
@@ -232,7 +251,7 @@ impl Engine {
 }
 
 /// The one object of a value.
-fn read_one(source: &Arc<Value>) -> Option<Result<Object, Refused>> {
+pub(super) fn read_one(source: &Arc<Value>) -> Option<Result<Object, Refused>> {
     let mut items = Vec::new();
     read_value((**source).clone(), &mut items);
     match items.pop() {
