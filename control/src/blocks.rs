@@ -39,7 +39,7 @@ pub use self::release::{release, release_address};
 pub use self::repair::{Repaired, repair};
 pub use self::routes::{Routes, Table};
 pub use self::store::{Change, Entry, KeyStore};
-pub use self::survey::{Finding, Known, Problem, Survey, survey};
+pub use self::survey::{Finding, Known, Problem, Survey, Surveyed, survey};
 pub use self::time::{parse_time, timestamp};
 
 /// Written beside each address that vswitch gives.

@@ -208,6 +208,7 @@ fn a_node_finds_its_subnet_again() {
         address6: None,
         vtep_mac: None,
         subnet_env: Some(env),
+        pools: false,
     };
     let old = Node::start_as(facts, &etcd.settings(), quick());
     let _ = old.first();

@@ -38,7 +38,8 @@ pub async fn repair<S: KeyStore>(
         Problem::Handle { handle, block } => settle_handle(store, handle, block).await?,
         Problem::Affinity { node, block } => drop_affinity(store, node, block).await?,
         Problem::Block { block, node } => restore_affinity(store, node, block).await?,
-        Problem::Broken { .. } => return Ok(Repaired::Never),
+        // Only the node itself knows what else is to be written.
+        Problem::Broken { .. } | Problem::Missing { .. } => return Ok(Repaired::Never),
     };
     Ok(if done { Repaired::Done } else { Repaired::Stale })
 }

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::block::{Attribute, Block, Owner};
+use super::choose::PoolRange;
 use super::keys::{AFFINITIES, BLOCKS, CONFIG, HANDLES, Name, affinity_key, block_key, handle_key, parse};
 use super::record::{Affinity, Handle, Settings, State};
 use super::store::KeyStore;
@@ -34,15 +35,28 @@ pub struct Survey {
     pub broken: BTreeMap<String, String>,
 }
 
+/// The same, with what the store's mirror knows of pods and pools.
+#[derive(Debug, Clone, Default)]
+pub struct Surveyed {
+    /// Blocks, affinities, handles.
+    pub survey: Survey,
+    /// The pools there are, by name.
+    pub pools: BTreeMap<String, PoolRange>,
+    /// Addresses of pods as their nodes publish them, and whose they are.
+    pub published: BTreeMap<IpAddr, String>,
+}
+
 /// What is known beside the store.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
     /// This node.
     pub node: String,
-    /// Handles of what is attached here, or about to be.
-    pub handles: BTreeSet<String>,
+    /// Handles of what is attached here, or about to be, and the addresses they are known to have.
+    pub handles: BTreeMap<String, Vec<IpAddr>>,
     /// Addresses that other nodes' pods have, as they publish them, and whose.
     pub published: BTreeMap<IpAddr, String>,
+    /// The pools' ranges.
+    pub pools: Vec<IpNet>,
 }
 
 /// What does not fit.
@@ -61,6 +75,13 @@ pub enum Problem {
         pod: Option<String>,
         /// The block's sequence number at that moment.
         sequence: u64,
+    },
+    /// A pod that runs here has an address that the store has nobody or somebody else for.
+    Missing {
+        /// It.
+        address: IpAddr,
+        /// The pod's handle.
+        handle: String,
     },
     /// A handle that says something else than the blocks.
     Handle {
@@ -124,7 +145,9 @@ impl Survey {
                 Block::parse(&cidr, value).map(|b| drop(self.blocks.insert(cidr, b))).map_err(|e| e.to_string())
             }
             Some(Name::Affinity { node, block }) => Affinity::parse(value)
-                .map(|a| drop(self.affinities.insert((block, node), a.state)))
+                .map(|a| {
+                    self.affinities.insert((block, node), a.state);
+                })
                 .map_err(|e| e.to_string()),
             Some(Name::Handle(name)) => {
                 Handle::parse(value).map(|h| drop(self.handles.insert(name, h))).map_err(|e| e.to_string())
@@ -175,6 +198,17 @@ pub fn survey(all: &Survey, known: &Known, now: SystemTime) -> Vec<Finding> {
                 sequence,
             };
             tell(problem, format!("{address}{whose}: {why}"));
+        }
+    }
+    for (handle, addrs) in &known.handles {
+        for address in addrs {
+            let block = all.blocks.values().find(|block| block.cidr().contains(address));
+            let pooled = block.is_some() || known.pools.iter().any(|pool| pool.contains(address));
+            let owner = block.and_then(|block| block.owner(*address));
+            if pooled && !matches!(owner, Some(Owner::Held { handle: Some(h), .. }) if h == handle) {
+                let detail = format!("{address} is attached to this node by handle {handle}, and the store does not say so");
+                tell(Problem::Missing { address: *address, handle: handle.clone() }, detail);
+            }
         }
     }
     for (handle, record) in &all.handles {
@@ -241,7 +275,7 @@ fn leaked(
     }
     let node = node?;
     if node == known.node {
-        let attached = handle.is_some_and(|handle| known.handles.contains(handle));
+        let attached = handle.is_some_and(|handle| known.handles.contains_key(handle));
         return (!attached).then_some("nothing is attached to this node with its handle");
     }
     let given = of.of.get("timestamp").and_then(|text| parse_time(text));

@@ -57,7 +57,6 @@ fn findings(store: &Memory, known: &Known, now: u64) -> Vec<Finding> {
     survey(&run(Survey::read(store)).unwrap(), known, at(now))
 }
 
-const POOL: &[(&str, u8)] = &[("10.9.0.0/24", 26)];
 
 #[test]
 fn an_address_its_block_and_its_handle_are_written_together() {
@@ -84,7 +83,7 @@ fn an_address_its_block_and_its_handle_are_written_together() {
     assert!(!IpNet::new(addrs[0], 26).unwrap().trunc().contains(&other[0]));
     let known = |node: &str, handles: &[&str]| Known {
         node: node.to_owned(),
-        handles: handles.iter().map(|h| (*h).to_owned()).collect(),
+        handles: handles.iter().map(|h| ((*h).to_owned(), Vec::new())).collect(),
         ..Known::default()
     };
     let mut n1 = known("n1", &["vswitch.a", "vswitch.b"]);
@@ -250,7 +249,9 @@ fn a_value_that_is_none_costs_only_itself() {
         assert_eq!(given, [ip("10.9.0.68")], "the other block serves");
         assert_eq!(store.text("/calico/ipam/v2/assignment/ipv4/block/10.9.0.64-30"), text, "left alone");
         let mut table = Table::default();
-        store.all().iter().for_each(|(key, value)| drop(table.put(key, value)));
+        for (key, value) in store.all() {
+            table.put(&key, &value);
+        }
         let (routes, problems) = table.routes(&[net("10.9.0.64/29")]);
         assert_eq!((routes["n1"].len(), problems.len()), (1, 1));
     }

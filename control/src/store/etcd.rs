@@ -45,7 +45,7 @@ use crate::mac::Mac;
 use crate::objects::{Key, Object, Refused};
 
 pub use self::error::CallError;
-pub use self::ipam::{IpamError, IpamReply, IpamRequest, Keys, Surveyed};
+pub use self::ipam::{IpamError, IpamReply, IpamRequest, Keys};
 pub use self::pods::PublishedPod;
 pub use self::request::{Found, Reply, Request, RequestError};
 pub use self::shared::{First, Health, LeaseHealth, NotReady};

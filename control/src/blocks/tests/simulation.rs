@@ -146,7 +146,8 @@ fn simulate(seed: u64, spec: &Spec) -> Outcome {
     // Each looks at its own, as `vsctl ipam check` does on every node, and releases what is reported.
     let known = |node: &Node<'_>, all: &[Node<'_>]| Known {
         node: node.name.clone(),
-        handles: node.pods.keys().cloned().collect(),
+        handles: node.pods.clone(),
+        pools: spec.pools.iter().map(|(cidr, _)| net(cidr)).collect(),
         published: all.iter().flat_map(|n| n.pods.values().flatten().map(|a| (*a, n.name.clone()))).collect(),
     };
     if !spec.forgetful {

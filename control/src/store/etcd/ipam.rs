@@ -16,7 +16,7 @@ use super::error::CallError;
 use super::jitter;
 use super::wire::{Compare, DeleteRangeRequest, Op, PutRequest, RangeRequest, TxnRequest, prefix_end};
 use crate::blocks::{
-    Ask, AssignError, Change, ChooseError, Entry, KeyStore, PoolRange, Problem, Repaired, Survey, assign, release,
+    Ask, AssignError, Change, ChooseError, Entry, KeyStore, Problem, Repaired, Survey, Surveyed, assign, release,
     release_address, repair,
 };
 use crate::config::EtcdSettings;
@@ -68,17 +68,6 @@ pub enum IpamReply {
     Survey(Box<Surveyed>),
     /// What came of each finding.
     Repaired(Vec<Repaired>),
-}
-
-/// What lies in the store, and what is known of it.
-#[derive(Debug, Clone, Default)]
-pub struct Surveyed {
-    /// Blocks, affinities, handles.
-    pub survey: Survey,
-    /// The pools in use, by name.
-    pub pools: BTreeMap<String, PoolRange>,
-    /// Addresses of pods as their nodes publish them, and whose they are.
-    pub published: BTreeMap<IpAddr, String>,
 }
 
 /// Why nothing came of it.

@@ -2,10 +2,11 @@
 //! object, by which the others know whose blocks are whose.
 
 use super::*;
-use crate::blocks::{self, Facts, PodWishes, PoolRange, Routes, Table, choose};
+use crate::blocks::{self, Facts, PodWishes, PoolRange, Routes, Surveyed, Table, choose};
 use crate::objects::meta::LabelMap;
 use crate::objects::{IpPool, Kind, Object};
-use crate::store::etcd::ipam::{self, Answer, IpamError, IpamRequest, Job, Keys, Surveyed};
+use crate::store::etcd::ipam::{self, Answer, IpamError, IpamRequest, Job, Keys};
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 /// Between two attempts to write our Node object.
