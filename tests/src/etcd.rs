@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use control::config::EtcdSettings;
 use vswitch::lab::{Netns, within};
 
-pub use bed::{LivePod, attach, config, start, start_all, vsctl};
+pub use bed::{LivePod, attach, config, config_with, start, start_all, start_with, vsctl};
 pub use nodes::{Heard, Node, quick};
 pub use proxy::Proxy;
 

@@ -307,6 +307,7 @@ impl Engine {
                     Source::Objects => {
                         let gone = self.objects.listed(revision);
                         gone.into_iter().for_each(|key| self.object_gone(key));
+                        self.telling.fleet |= self.blocks.is_some();
                     }
                     Source::Blocks | Source::Affinities => {
                         self.blocks.iter_mut().for_each(|blocks| blocks.listed(source));
