@@ -33,7 +33,9 @@ pub use self::assign::{Ask, AssignError, MAX_TRIES, assign};
 pub use self::block::{Attribute, Block, BlockError, Owner};
 pub use self::choose::{ChooseError, Facts, PodWishes, PoolRange, choose, unusable};
 pub use self::journal::Journal;
-pub use self::keys::{AFFINITIES, BLOCKS, CONFIG, HANDLES, Name, PREFIX, affinity_key, block_key, handle_key, parse};
+pub use self::keys::{
+    AFFINITIES, BLOCKS, CONFIG, HANDLES, Name, PREFIX, affinity_key, block_key, handle_key, parse,
+};
 pub use self::record::{Affinity, Handle, Settings, State};
 pub use self::release::{release, release_address};
 pub use self::repair::{Repaired, repair};

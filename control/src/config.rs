@@ -29,8 +29,8 @@ use crate::mac::Mac;
 pub use bgp::{Bgp, BgpPeer, Neighbour, Password};
 pub use error::{ConfigError, ConfigErrors, LoadError, Problem};
 pub use file::{
-    BgpPeerSection, BgpSection, ConfigFile, IpamSection, MetricsSection, NetworkSection, NodeSection, PeerSection,
-    StoreSection, TunnelSection,
+    BgpPeerSection, BgpSection, ConfigFile, IpamSection, MetricsSection, NetworkSection, NodeSection,
+    PeerSection, StoreSection, TunnelSection,
 };
 pub use ipam::Ipam;
 pub use machine::{Link, Machine};

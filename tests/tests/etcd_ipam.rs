@@ -11,7 +11,8 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use control::blocks::{
-    Ask, AssignError, KeyStore as _, Known, PoolRange, Problem, Repaired, Survey, assign, release, repair, survey,
+    Ask, AssignError, KeyStore as _, Known, PoolRange, Problem, Repaired, Survey, assign, release, repair,
+    survey,
 };
 use control::store::etcd::{Keys, Timing};
 use ipnet::IpNet;
@@ -112,7 +113,11 @@ fn node(
                     let ask = ask(&name, &handle, pools);
                     let Some(done) = mortal(keys, assign(keys, &ask, now), dies).await else {
                         // It may or may not have been given. Half of the nodes that die know that they asked.
-                        if random.below(2) == 0 { journal.push(handle) } else { counts.forgotten += 1 }
+                        if random.below(2) == 0 {
+                            journal.push(handle)
+                        } else {
+                            counts.forgotten += 1
+                        }
                         return true;
                     };
                     match done {
@@ -242,7 +247,8 @@ fn blocks_that_calico_wrote_are_routed_and_bad_ones_cost_only_themselves() {
     pool(&etcd, "pods", r#"{"cidr":"10.50.0.0/16"}"#);
     pool(&etcd, "world", r#"{"cidr":"0.0.0.0/0"}"#);
     pool(&etcd, "network", r#"{"cidr":"10.244.0.0/20"}"#);
-    let (nulls, free): (Vec<String>, Vec<String>) = (2..64).map(|i| ("null".to_owned(), i.to_string())).unzip();
+    let (nulls, free): (Vec<String>, Vec<String>) =
+        (2..64).map(|i| ("null".to_owned(), i.to_string())).unzip();
     let block = BLOCK.replace("@NULLS", &nulls.join(",")).replace("@FREE", &free.join(","));
     let blocks = "/calico/ipam/v2/assignment/ipv4/block/";
     etcd.put(&format!("{blocks}10.50.1.0-26"), &block);
@@ -252,7 +258,10 @@ fn blocks_that_calico_wrote_are_routed_and_bad_ones_cost_only_themselves() {
     etcd.put("/calico/ipam/v2/host/n2/ipv4/block/10.50.2.0-26", r#"{"state":"pending"}"#);
     etcd.put(&format!("{blocks}192.168.0.0-26"), &block.replace("10.50.1.0", "192.168.0.0"));
     etcd.put("/calico/ipam/v2/host/n2/ipv4/block/192.168.0.0-26", r#"{"state":"confirmed"}"#);
-    etcd.put(&format!("{blocks}10.50.3.0-26"), &block.replace("10.50.1.0", "10.50.3.0").replace("host:n2", "host:n9"));
+    etcd.put(
+        &format!("{blocks}10.50.3.0-26"),
+        &block.replace("10.50.1.0", "10.50.3.0").replace("host:n2", "host:n9"),
+    );
     etcd.put("/calico/ipam/v2/host/n9/ipv4/block/10.50.3.0-26", r#"{"state":"confirmed"}"#);
     etcd.put(&format!("{blocks}0.0.0.0-0"), "{}");
     etcd.put(&format!("{blocks}10.50.4.0-26"), "[[[[");
@@ -270,7 +279,8 @@ fn blocks_that_calico_wrote_are_routed_and_bad_ones_cost_only_themselves() {
     let mut n1 = Node::start_as(facts, &etcd.settings(), vswitch_tests::etcd::quick());
     let _ = n1.first();
     let cidrs = |n1: &Node, name: &str| n1.peer(name).map(|peer| peer.pod_cidrs);
-    let nets = |texts: &[&str]| Some(texts.iter().map(|text| text.parse::<IpNet>().unwrap()).collect::<Vec<_>>());
+    let nets =
+        |texts: &[&str]| Some(texts.iter().map(|text| text.parse::<IpNet>().unwrap()).collect::<Vec<_>>());
     let n2 = nets(&["10.244.2.0/24", "10.50.1.0/26", "10.50.3.0/32"]);
     // An address borrowed by n3 of each of the blocks that are in a pool.
     let n3 = nets(&["10.244.3.0/24", "10.50.1.1/32", "10.50.2.1/32", "10.50.3.1/32"]);

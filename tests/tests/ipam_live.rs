@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::process::Output;
 use std::time::Duration;
 
-use control::api::RouteInfo;
 use control::api::Request;
+use control::api::RouteInfo;
 use control::blocks::{Ask, PoolRange, assign};
 use control::store::etcd::{Keys, Timing};
 use ipnet::IpNet;
@@ -85,7 +85,11 @@ fn refused(lab: &Lab, i: usize, name: &str, more: &str) -> (u64, String) {
     let cni = lab.cni(i);
     let reply = cni.call("ADD", netns.name(), &path, &args, &cni.config(&Value::Null)).unwrap();
     assert!(!reply.ok(), "{}", reply.text);
-    (reply.error().unwrap(), reply.json["msg"].as_str().unwrap_or_default().to_owned() + reply.json["details"].as_str().unwrap_or_default())
+    (
+        reply.error().unwrap(),
+        reply.json["msg"].as_str().unwrap_or_default().to_owned()
+            + reply.json["details"].as_str().unwrap_or_default(),
+    )
 }
 
 fn block_of(addr: IpAddr) -> IpNet {
@@ -106,7 +110,10 @@ fn pods_of_three_nodes_share_pools() {
     let pods: Vec<LivePod> = (0..3).map(|i| attach(&lab, i, &format!("p{}", i + 1))).collect();
     let blocks: Vec<Vec<IpNet>> =
         pods.iter().map(|pod| addresses(&pod.result).into_iter().map(block_of).collect()).collect();
-    assert!(blocks.iter().all(|b| b.len() == 2) && blocks[0] != blocks[1] && blocks[1] != blocks[2], "{blocks:?}");
+    assert!(
+        blocks.iter().all(|b| b.len() == 2) && blocks[0] != blocks[1] && blocks[1] != blocks[2],
+        "{blocks:?}"
+    );
     for (from, to) in [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)] {
         wait_for(&format!("{from} reaches {to}"), Duration::from_secs(3), || reaches(&pods[from], &pods[to]));
     }
@@ -115,7 +122,10 @@ fn pods_of_three_nodes_share_pools() {
     let v4 = addresses(&pods[0].result)[0];
     let key = format!("/calico/ipam/v2/assignment/ipv4/block/{}", blocks[0][0].to_string().replace('/', "-"));
     let block: Value = serde_json::from_str(&etcd.get(&key)).unwrap();
-    assert_eq!((&block["affinity"], &block["attributes"][0]["secondary"]["pod"]), (&json!("host:n1"), &json!("p1")));
+    assert_eq!(
+        (&block["affinity"], &block["attributes"][0]["secondary"]["pod"]),
+        (&json!("host:n1"), &json!("p1"))
+    );
     let handle = format!("vswitch.{}", pods[0].netns.name());
     assert!(etcd.get(&format!("/calico/ipam/v2/handle/{handle}")).contains(&blocks[0][0].to_string()));
 
@@ -125,15 +135,23 @@ fn pods_of_three_nodes_share_pools() {
     let (t1, t2) = (attach(&lab, 0, "t1"), attach(&lab, 1, "t2"));
     let tiny: IpNet = "10.51.0.0/30".parse().unwrap();
     assert!(tiny.contains(&t1.v4) && tiny.contains(&t2.v4) && t1.v4 != t2.v4);
-    for (from, to) in [(&t1, &t2), (&t2, &t1), (&pods[2], &t1), (&pods[2], &t2), (&t2, &pods[2]), (&fixed, &pods[0])] {
+    for (from, to) in
+        [(&t1, &t2), (&t2, &t1), (&pods[2], &t1), (&pods[2], &t2), (&t2, &pods[2]), (&fixed, &pods[0])]
+    {
         wait_for("borrowed and fixed addresses are reached", Duration::from_secs(3), || reaches(from, to));
     }
     wait("it is a route of its own", || routes(&lab, 2).contains(&format!("{}/32", t2.v4)));
     let (_, shown) = told(&lab, 2, &["ipam", "show", "--show-blocks"]);
     let line = shown.lines().find(|line| line.starts_with("10.51.0.0/30")).unwrap();
-    assert_eq!(line.split_whitespace().collect::<Vec<_>>(), ["10.51.0.0/30", "n1", "confirmed", "2", "1", "0", "2"]);
+    assert_eq!(
+        line.split_whitespace().collect::<Vec<_>>(),
+        ["10.51.0.0/30", "n1", "confirmed", "2", "1", "0", "2"]
+    );
     let (code, shown) = told(&lab, 2, &["ipam", "show", "--ip", &t2.v4.to_string()]);
-    assert!(code == 0 && shown.contains("held") && shown.contains("default/t2") && shown.contains("n2"), "{shown}");
+    assert!(
+        code == 0 && shown.contains("held") && shown.contains("default/t2") && shown.contains("n2"),
+        "{shown}"
+    );
     for i in 0..3 {
         let (code, said) = told(&lab, i, &["ipam", "check"]);
         assert_eq!((code, said.contains(" 0 findings")), (0, true), "{said}");
@@ -193,7 +211,10 @@ fn pods_of_three_nodes_share_pools() {
     .unwrap();
     etcd.put("/calico/ipam/v2/handle/vswitch.nobody", r#"{"block":{"10.50.0.0/26":1},"deleted":false}"#);
     let (code, report) = told(&lab, 0, &["--json", "ipam", "check"]);
-    assert!(code == 1 && report.contains(&leaked.to_string()) && report.contains("vswitch.nobody"), "{report}");
+    assert!(
+        code == 1 && report.contains(&leaked.to_string()) && report.contains("vswitch.nobody"),
+        "{report}"
+    );
     let (code, said) = told(&lab, 0, &["ipam", "check"]);
     assert!(code == 1 && said.contains(" 2 findings"), "{said}");
     let dir = scratch("report");
@@ -209,9 +230,18 @@ fn pods_of_three_nodes_share_pools() {
     let (code, said) = told(&lab, 0, &["ipam", "release", "--ip", &v4.to_string()]);
     assert!(code == 1 && said.contains("runs here"), "{said}");
 
+    // A block that somebody deletes is written again by the node whose pods have addresses of it.
+    etcd.ctl(&["del", &key]);
+    wait_for("it is written again", Duration::from_secs(10), || etcd.get(&key).contains(&handle));
+    wait("its pod is reached again", || reaches(&pods[1], &pods[0]));
+    let (code, said) = told(&lab, 0, &["ipam", "check"]);
+    assert_eq!(code, 0, "{said}");
+
     // Whoever is detached has nothing left in the store.
     drop((pods, fixed, t1));
-    wait_for("all is given back", Duration::from_secs(10), || etcd.keys("/calico/ipam/v2/handle/").is_empty());
+    wait_for("all is given back", Duration::from_secs(10), || {
+        etcd.keys("/calico/ipam/v2/handle/").is_empty()
+    });
     assert_eq!(told(&lab, 1, &["ipam", "check"]).0, 0);
 }
 

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use super::block::{Block, Owner};
 use super::choose::PoolRange;
-use super::keys::{CONFIG, affinities_of, affinity_key, block_key, blocks_of, handle_key, parse, Name};
+use super::keys::{CONFIG, Name, affinities_of, affinity_key, block_key, blocks_of, handle_key, parse};
 use super::record::{Affinity, Handle, Settings, State};
 use super::release::{find, release};
 use super::store::{Change, Entry, KeyStore};
@@ -96,7 +96,7 @@ impl<E: std::error::Error> From<E> for AssignError<E> {
     }
 }
 
-pub(super) fn broken<E: std::error::Error>(key: &str, problem: impl ToString) -> AssignError<E> {
+pub(super) fn broken<E: std::error::Error>(key: &str, problem: &impl ToString) -> AssignError<E> {
     AssignError::Broken { key: key.to_owned(), problem: problem.to_string() }
 }
 
@@ -118,7 +118,11 @@ pub(super) async fn settings<S: KeyStore>(store: &S) -> Result<Settings, S::Erro
 ///
 /// # Errors
 /// See [`AssignError`]. After [`AssignError::Store`] nobody knows whether they were given: release the handle.
-pub async fn assign<S: KeyStore>(store: &S, ask: &Ask, now: SystemTime) -> Result<Vec<IpAddr>, AssignError<S::Error>> {
+pub async fn assign<S: KeyStore>(
+    store: &S,
+    ask: &Ask,
+    now: SystemTime,
+) -> Result<Vec<IpAddr>, AssignError<S::Error>> {
     for attempt in 0..MAX_TRIES {
         if attempt > 0 {
             store.pause(attempt).await;
@@ -126,7 +130,7 @@ pub async fn assign<S: KeyStore>(store: &S, ask: &Ask, now: SystemTime) -> Resul
         let key = handle_key(&ask.handle);
         let known = store.get(&key).await?;
         if let Some(entry) = &known {
-            let handle = Handle::parse(&entry.value).map_err(|err| broken(&key, err))?;
+            let handle = Handle::parse(&entry.value).map_err(|err| broken(&key, &err))?;
             let have = held(store, ask, &handle).await?;
             if satisfies(ask, &have) {
                 return Ok(have);
@@ -176,7 +180,11 @@ fn taken<E: std::error::Error>(block: &Block, addr: IpAddr) -> AssignError<E> {
 }
 
 /// What a handle has already.
-async fn held<S: KeyStore>(store: &S, ask: &Ask, handle: &Handle) -> Result<Vec<IpAddr>, AssignError<S::Error>> {
+async fn held<S: KeyStore>(
+    store: &S,
+    ask: &Ask,
+    handle: &Handle,
+) -> Result<Vec<IpAddr>, AssignError<S::Error>> {
     let mut have = Vec::new();
     for block in handle.blocks() {
         if let Some((block, _)) = read(store, &block).await? {
@@ -192,7 +200,8 @@ fn satisfies(ask: &Ask, have: &[IpAddr]) -> bool {
     let good = |v6: bool| {
         let mut of: Vec<IpAddr> = have.iter().copied().filter(|addr| addr.is_ipv6() == v6).collect();
         let fixed = ask.fixed.iter().find(|(addr, _)| addr.is_ipv6() == v6);
-        let pools: Vec<&PoolRange> = ask.pools.iter().filter(|pool| pool.cidr.addr().is_ipv6() == v6).collect();
+        let pools: Vec<&PoolRange> =
+            ask.pools.iter().filter(|pool| pool.cidr.addr().is_ipv6() == v6).collect();
         let addr = of.pop();
         of.is_empty()
             && match (addr, fixed) {
@@ -211,7 +220,7 @@ pub(super) async fn read<S: KeyStore>(
 ) -> Result<Option<(Block, i64)>, AssignError<S::Error>> {
     let key = block_key(cidr);
     let Some(entry) = store.get(&key).await? else { return Ok(None) };
-    let block = Block::parse(cidr, &entry.value).map_err(|err| broken(&key, err))?;
+    let block = Block::parse(cidr, &entry.value).map_err(|err| broken(&key, &err))?;
     Ok(Some((block, entry.revision)))
 }
 
@@ -249,7 +258,8 @@ impl<S: KeyStore> Search<'_, S> {
     /// Some address of a family.
     async fn any(&mut self, v6: bool) -> Result<(IpAddr, Draft), AssignError<S::Error>> {
         let ask = self.ask;
-        let pools: Vec<&PoolRange> = ask.pools.iter().filter(|pool| pool.cidr.addr().is_ipv6() == v6).collect();
+        let pools: Vec<&PoolRange> =
+            ask.pools.iter().filter(|pool| pool.cidr.addr().is_ipv6() == v6).collect();
         let own = self.own(v6).await?;
         for pool in &pools {
             for (cidr, entry) in own.iter().filter(|(cidr, _)| pool.cidr.contains(cidr)) {
@@ -306,7 +316,9 @@ impl<S: KeyStore> Search<'_, S> {
         };
         let (mut block, revision, with) = match read(self.store, &cidr).await {
             Ok(Some((block, _))) if block.node() != Some(self.ask.node.as_str()) => return Ok(None),
-            Ok(Some((block, revision))) if affinity.state == State::Confirmed => (block, revision, Vec::new()),
+            Ok(Some((block, revision))) if affinity.state == State::Confirmed => {
+                (block, revision, Vec::new())
+            }
             Ok(Some((block, revision))) => (block, revision, vec![confirm()]),
             // Announced and never made, by a node that writes key by key.
             Ok(None) => match Block::new(cidr, &self.ask.node, self.now) {
@@ -327,7 +339,8 @@ impl<S: KeyStore> Search<'_, S> {
         let known = self.store.get(&key).await?;
         let over = known.as_ref().map_or(0, |entry| entry.revision);
         let before = known.and_then(|entry| Affinity::parse(&entry.value).ok()).unwrap_or_default();
-        let block = Block::new(cidr, &self.ask.node, self.now).map_err(|err| broken(&block_key(&cidr), err))?;
+        let block =
+            Block::new(cidr, &self.ask.node, self.now).map_err(|err| broken(&block_key(&cidr), &err))?;
         let with = vec![Change { key, value: Some(before.confirmed().encode()), over }];
         Ok(Draft { block, revision: 0, with })
     }

@@ -43,7 +43,12 @@ pub struct Attribute {
     #[serde(default, rename = "handle_id", skip_serializing_if = "Option::is_none")]
     pub handle: Option<String>,
     /// Names and values: `node`, `namespace`, `pod`, `timestamp`.
-    #[serde(default, rename = "secondary", deserialize_with = "null", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        rename = "secondary",
+        deserialize_with = "null",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub of: BTreeMap<String, String>,
     /// The address cools down since then, and is nobody's.
     #[serde(default, rename = "releasedAt", skip_serializing_if = "Option::is_none")]
@@ -130,7 +135,8 @@ impl Block {
             return Err(BlockError::TooLong(text.len()));
         }
         let size = size(cidr)?;
-        let mut block: Block = serde_json::from_slice(text).map_err(|err| BlockError::Shape(err.to_string()))?;
+        let mut block: Block =
+            serde_json::from_slice(text).map_err(|err| BlockError::Shape(err.to_string()))?;
         if block.cidr != *cidr {
             return Err(BlockError::Other(block.cidr));
         }
@@ -262,7 +268,9 @@ impl Block {
     /// The addresses of a handle.
     #[must_use]
     pub fn held_by(&self, handle: &str) -> Vec<IpAddr> {
-        let held = self.taken().filter(|(_, owner)| matches!(owner, Owner::Held { handle: Some(h), .. } if *h == handle));
+        let held = self
+            .taken()
+            .filter(|(_, owner)| matches!(owner, Owner::Held { handle: Some(h), .. } if *h == handle));
         held.map(|(addr, _)| addr).collect()
     }
 
@@ -337,11 +345,11 @@ impl Block {
             None => false,
             Some(text) => parse_time(text).is_none_or(|at| {
                 // A clock that is far ahead of ours does not keep an address for ever.
-                now.duration_since(at).map_or_else(|ahead| ahead.duration() > cool_down, |since| since >= cool_down)
+                now.duration_since(at)
+                    .map_or_else(|ahead| ahead.duration() > cool_down, |since| since >= cool_down)
             }),
         };
-        let ordinals: Vec<usize> =
-            (0..self.len()).filter(|i| self.attribute(*i).is_some_and(ripe)).collect();
+        let ordinals: Vec<usize> = (0..self.len()).filter(|i| self.attribute(*i).is_some_and(ripe)).collect();
         for ordinal in &ordinals {
             self.set(*ordinal, None);
             self.unallocated.push(*ordinal);

@@ -177,7 +177,8 @@ pub fn choose(
                     let named = |(known, pool): &(&Arc<str>, &Arc<IpPool>)| {
                         ***known == *name || name.parse() == Ok(pool.cidr)
                     };
-                    let found = facts.pools.iter().filter(|(_, pool)| open(pool) && of_family(pool)).find(named);
+                    let found =
+                        facts.pools.iter().filter(|(_, pool)| open(pool) && of_family(pool)).find(named);
                     let cut = || ChooseError::Pool { name: name.chars().take(300).collect() };
                     pools.push(range(found.ok_or_else(cut)?.1));
                 }
@@ -193,14 +194,7 @@ pub fn choose(
     if fixed.is_empty() && pools.is_empty() {
         return Err(ChooseError::None);
     }
-    Ok(Ask {
-        handle: handle.to_owned(),
-        node: node.to_owned(),
-        of,
-        fixed,
-        pools,
-        never: facts.never.clone(),
-    })
+    Ok(Ask { handle: handle.to_owned(), node: node.to_owned(), of, fixed, pools, never: facts.never.clone() })
 }
 
 fn annotation(key: &'static str, text: &str, why: &'static str) -> ChooseError {

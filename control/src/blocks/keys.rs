@@ -110,7 +110,10 @@ mod tests {
         for (key, name) in [
             ("/calico/ipam/v2/assignment/ipv4/block/10.0.0.64-26", Name::Block(v4)),
             ("/calico/ipam/v2/assignment/ipv6/block/fd00:10::40-122", Name::Block(v6)),
-            ("/calico/ipam/v2/host/n1.a/ipv4/block/10.0.0.64-26", Name::Affinity { node: "n1.a".into(), block: v4 }),
+            (
+                "/calico/ipam/v2/host/n1.a/ipv4/block/10.0.0.64-26",
+                Name::Affinity { node: "n1.a".into(), block: v4 },
+            ),
             ("/calico/ipam/v2/handle/k8s-pod-network.abc", Name::Handle("k8s-pod-network.abc".into())),
             ("/calico/ipam/v2/config", Name::Config),
         ] {

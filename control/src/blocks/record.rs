@@ -139,7 +139,8 @@ impl Settings {
     /// How long a released address is given to nobody.
     #[must_use]
     pub fn cool_down(&self) -> Duration {
-        let written = self.cooldown.map(|s| Duration::from_secs(u64::try_from(s).unwrap_or(0).min(MOST_COOL_DOWN)));
+        let written =
+            self.cooldown.map(|s| Duration::from_secs(u64::try_from(s).unwrap_or(0).min(MOST_COOL_DOWN)));
         written.unwrap_or(COOL_DOWN)
     }
 }

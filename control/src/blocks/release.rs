@@ -32,7 +32,7 @@ pub async fn release<S: KeyStore>(
         let known = store.get(&key).await?;
         let mut blocks: BTreeSet<IpNet> = match &known {
             Some(entry) => {
-                Handle::parse(&entry.value).map_err(|err| broken(&key, err))?.blocks().into_iter().collect()
+                Handle::parse(&entry.value).map_err(|err| broken(&key, &err))?.blocks().into_iter().collect()
             }
             None => BTreeSet::new(),
         };

@@ -58,7 +58,7 @@ async fn settle_handle<S: KeyStore>(
         let entry = store.get(&key).await?;
         let over = entry.as_ref().map_or(0, |entry| entry.revision);
         let before = match &entry {
-            Some(entry) => Handle::parse(&entry.value).map_err(|err| broken(&key, err))?,
+            Some(entry) => Handle::parse(&entry.value).map_err(|err| broken(&key, &err))?,
             None => Handle::default(),
         };
         let mut blocks = before.blocks();

@@ -32,7 +32,8 @@ pub trait KeyStore: Sync {
     fn get(&self, key: &str) -> impl Future<Output = Result<Option<Entry>, Self::Error>> + Send;
 
     /// All keys that begin so, in order, as of one revision; without their values if `names`.
-    fn list(&self, prefix: &str, names: bool) -> impl Future<Output = Result<Vec<Entry>, Self::Error>> + Send;
+    fn list(&self, prefix: &str, names: bool)
+    -> impl Future<Output = Result<Vec<Entry>, Self::Error>> + Send;
 
     /// All changes or none; false = a key is not as it must be.
     fn commit(&self, changes: Vec<Change>) -> impl Future<Output = Result<bool, Self::Error>> + Send;

@@ -140,10 +140,12 @@ impl Survey {
     fn add(&mut self, key: String, value: &[u8]) {
         let wrong = match parse(key.as_bytes()) {
             None => return,
-            Some(Name::Config) => Settings::parse(value).map(|s| self.settings = s).map_err(|e| e.to_string()),
-            Some(Name::Block(cidr)) => {
-                Block::parse(&cidr, value).map(|b| drop(self.blocks.insert(cidr, b))).map_err(|e| e.to_string())
+            Some(Name::Config) => {
+                Settings::parse(value).map(|s| self.settings = s).map_err(|e| e.to_string())
             }
+            Some(Name::Block(cidr)) => Block::parse(&cidr, value)
+                .map(|b| drop(self.blocks.insert(cidr, b)))
+                .map_err(|e| e.to_string()),
             Some(Name::Affinity { node, block }) => Affinity::parse(value)
                 .map(|a| {
                     self.affinities.insert((block, node), a.state);
@@ -206,7 +208,9 @@ pub fn survey(all: &Survey, known: &Known, now: SystemTime) -> Vec<Finding> {
             let pooled = block.is_some() || known.pools.iter().any(|pool| pool.contains(address));
             let owner = block.and_then(|block| block.owner(*address));
             if pooled && !matches!(owner, Some(Owner::Held { handle: Some(h), .. }) if h == handle) {
-                let detail = format!("{address} is attached to this node by handle {handle}, and the store does not say so");
+                let detail = format!(
+                    "{address} is attached to this node by handle {handle}, and the store does not say so"
+                );
                 tell(Problem::Missing { address: *address, handle: handle.clone() }, detail);
             }
         }
@@ -214,7 +218,8 @@ pub fn survey(all: &Survey, known: &Known, now: SystemTime) -> Vec<Finding> {
     for (handle, record) in &all.handles {
         let has = counts.remove(handle.as_str()).unwrap_or_default();
         let says: BTreeSet<IpNet> = record.blocks().into_iter().collect();
-        let differs = says.iter().find(|block| !has.contains_key(*block) && !unreadable(all, &block_key(block)));
+        let differs =
+            says.iter().find(|block| !has.contains_key(*block) && !unreadable(all, &block_key(block)));
         let differs = differs.or_else(|| has.keys().find(|block| !says.contains(*block)));
         let empty: Option<IpNet> = (says.is_empty() && has.is_empty()).then(IpNet::default);
         if let Some(block) = differs.copied().or(empty) {
@@ -238,7 +243,9 @@ pub fn survey(all: &Survey, known: &Known, now: SystemTime) -> Vec<Finding> {
         if there.is_none_or(|there| there.node() != Some(node)) && !unreadable(all, &block_key(block)) {
             let whose = match there {
                 None => "is not there".to_owned(),
-                Some(there) => format!("is {}", there.node().map_or("nobody's".to_owned(), |n| format!("{n}'s"))),
+                Some(there) => {
+                    format!("is {}", there.node().map_or("nobody's".to_owned(), |n| format!("{n}'s")))
+                }
             };
             let detail = format!("node {node} has an affinity to block {block}, which {whose}");
             tell(Problem::Affinity { node: node.clone(), block: *block }, detail);

@@ -32,7 +32,9 @@ fn ask(node: &str, handle: &str, pools: &[(&str, u8)]) -> Ask {
     Ask {
         handle: handle.to_owned(),
         node: node.to_owned(),
-        of: [("node", node), ("pod", handle), ("by", "vswitch")].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        of: [("node", node), ("pod", handle), ("by", "vswitch")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .into(),
         fixed: Vec::new(),
         pools: pools.iter().map(pool).collect(),
         never: BTreeSet::new(),
@@ -57,7 +59,6 @@ fn findings(store: &Memory, known: &Known, now: u64) -> Vec<Finding> {
     survey(&run(Survey::read(store)).unwrap(), known, at(now))
 }
 
-
 #[test]
 fn an_address_its_block_and_its_handle_are_written_together() {
     let store = Memory::default();
@@ -69,7 +70,8 @@ fn an_address_its_block_and_its_handle_are_written_together() {
     let handle: serde_json::Value = store.json("/calico/ipam/v2/handle/vswitch.a");
     assert_eq!(keys.len(), 5, "two blocks, two affinities, a handle: {keys:?}");
     assert_eq!(handle["block"].as_object().unwrap().len(), 2);
-    let affinity = keys.iter().find(|key| key.starts_with("/calico/ipam/v2/host/n1/ipv6/block/fd00:9::")).unwrap();
+    let affinity =
+        keys.iter().find(|key| key.starts_with("/calico/ipam/v2/host/n1/ipv6/block/fd00:9::")).unwrap();
     assert_eq!(store.json(affinity), serde_json::json!({"state": "confirmed", "deleted": false}));
 
     // The answer was lost and the runtime asks again.
@@ -99,6 +101,23 @@ fn an_address_its_block_and_its_handle_are_written_together() {
 }
 
 #[test]
+fn what_runs_and_is_not_in_the_store_is_told() {
+    let store = Memory::default();
+    let addr = give(&store, &ask("n1", "vswitch.a", &[("10.9.0.0/24", 26)]), 0).unwrap()[0];
+    let mut known = Known { node: "n1".to_owned(), pools: vec![net("10.9.0.0/24")], ..Known::default() };
+    known.handles.insert("vswitch.a".to_owned(), vec![addr]);
+    // One of the node's own range is no pool's matter.
+    known.handles.insert("vswitch.own".to_owned(), vec![ip("10.244.1.2")]);
+    assert_eq!(findings(&store, &known, 0), []);
+    take(&store, "vswitch.a", 0);
+    let found = findings(&store, &known, 0);
+    assert_eq!(found[0].problem, Problem::Missing { address: addr, handle: "vswitch.a".to_owned() });
+    let block = IpNet::new(addr, 26).unwrap().trunc().to_string();
+    assert_eq!(give(&store, &fixed("n1", "vswitch.a", &addr.to_string(), &block), 1).unwrap(), [addr]);
+    assert_eq!(findings(&store, &known, 1), []);
+}
+
+#[test]
 fn a_released_address_cools_down_and_comes_up_last() {
     let store = Memory::default();
     store.set(CONFIG, r#"{"ipCooldownSeconds":30}"#);
@@ -125,7 +144,8 @@ fn without_a_cool_down_an_address_goes_to_the_end_of_the_line() {
     let pool = &[("10.9.0.0/30", 30)];
     give(&store, &ask("n1", "a", pool), 0).unwrap();
     take(&store, "a", 0);
-    let next: Vec<IpAddr> = (0..4).map(|i| give(&store, &ask("n1", &format!("h{i}"), pool), 0).unwrap()[0]).collect();
+    let next: Vec<IpAddr> =
+        (0..4).map(|i| give(&store, &ask("n1", &format!("h{i}"), pool), 0).unwrap()[0]).collect();
     assert_eq!(next, ["10.9.0.1", "10.9.0.2", "10.9.0.3", "10.9.0.0"].map(ip));
 }
 
@@ -142,8 +162,15 @@ fn full_nodes_borrow_unless_affinity_is_strict() {
         let more = give(&store, &ask("n2", "more", pool), 1);
         if strict {
             assert!(matches!(more, Err(AssignError::Exhausted { .. })), "{more:?}");
-            let wanted = give(&store, &fixed("n2", "w", "10.9.0.1", &IpNet::new(theirs, 30).unwrap().trunc().to_string()), 1);
-            assert!(matches!(wanted, Err(AssignError::Strict { .. } | AssignError::Taken { .. })), "{wanted:?}");
+            let wanted = give(
+                &store,
+                &fixed("n2", "w", "10.9.0.1", &IpNet::new(theirs, 30).unwrap().trunc().to_string()),
+                1,
+            );
+            assert!(
+                matches!(wanted, Err(AssignError::Strict { .. } | AssignError::Taken { .. })),
+                "{wanted:?}"
+            );
             continue;
         }
         let borrowed = more.unwrap()[0];
@@ -211,11 +238,20 @@ fn calicos_values_are_read_kept_and_written_as_it_does() {
     store.set("/calico/ipam/v2/assignment/ipv4/block/10.9.0.64-30", CALICO);
     store.set("/calico/ipam/v2/host/n1/ipv4/block/10.9.0.64-30", "{\"state\":\"pending\"}");
     store.set("/calico/ipam/v2/handle/k8s-pod-network.c1", r#"{"block":{"10.9.0.64/30":1},"deleted":false}"#);
-    store.set("/calico/ipam/v2/handle/vxlan-tunnel-addr-n1", r#"{"block":{"10.9.0.64/30":1},"deleted":false}"#);
+    store.set(
+        "/calico/ipam/v2/handle/vxlan-tunnel-addr-n1",
+        r#"{"block":{"10.9.0.64/30":1},"deleted":false}"#,
+    );
     let known = Known { node: "n1".to_owned(), ..Known::default() };
     let found = findings(&store, &known, 0);
-    assert!(matches!(&found[..], [Finding { problem: Problem::Leaked { address, .. }, .. }] if *address == ip("10.9.0.64")), "{found:?}");
-    assert_eq!(found[0].detail, "10.9.0.64 (given to default/web-0): nothing is attached to this node with its handle");
+    assert!(
+        matches!(&found[..], [Finding { problem: Problem::Leaked { address, .. }, .. }] if *address == ip("10.9.0.64")),
+        "{found:?}"
+    );
+    assert_eq!(
+        found[0].detail,
+        "10.9.0.64 (given to default/web-0): nothing is attached to this node with its handle"
+    );
     // A pending affinity is taken up and confirmed.
     assert_eq!(give(&store, &ask("n1", "new", &[("10.9.0.64/26", 30)]), 0).unwrap(), [ip("10.9.0.67")]);
     assert_eq!(store.json("/calico/ipam/v2/host/n1/ipv4/block/10.9.0.64-30")["state"], "confirmed");
@@ -232,12 +268,24 @@ fn a_value_that_is_none_costs_only_itself() {
         ("", "EOF"),
         ("[]", "invalid"),
         (long.as_str(), "bytes: at most"),
-        (r#"{"cidr":"10.9.0.0/30","allocations":[null,null,null,null],"unallocated":[0,1,2,3]}"#, "describes block 10.9.0.0/30"),
+        (
+            r#"{"cidr":"10.9.0.0/30","allocations":[null,null,null,null],"unallocated":[0,1,2,3]}"#,
+            "describes block 10.9.0.0/30",
+        ),
         (r#"{"cidr":"10.9.0.64/30","allocations":[null],"unallocated":[0]}"#, "one entry for each"),
         (r#"{"cidr":"10.9.0.64/30","allocations":[7,null,null,null],"unallocated":[1,2,3]}"#, "not there"),
-        (r#"{"cidr":"10.9.0.64/30","allocations":[null,null,null,null],"unallocated":[0,1,2,2]}"#, "contradict"),
-        (r#"{"cidr":"10.9.0.64/30","allocations":[null,null,null,null],"unallocated":[0,1,2,9]}"#, "contradict"),
-        (r#"{"cidr":"10.9.0.64/30","allocations":[null,null,null,null],"unallocated":[0,1,2]}"#, "contradict"),
+        (
+            r#"{"cidr":"10.9.0.64/30","allocations":[null,null,null,null],"unallocated":[0,1,2,2]}"#,
+            "contradict",
+        ),
+        (
+            r#"{"cidr":"10.9.0.64/30","allocations":[null,null,null,null],"unallocated":[0,1,2,9]}"#,
+            "contradict",
+        ),
+        (
+            r#"{"cidr":"10.9.0.64/30","allocations":[null,null,null,null],"unallocated":[0,1,2]}"#,
+            "contradict",
+        ),
         (r#"{"cidr":"10.9.0.64/30","allocations":[-1,null,null,null],"unallocated":[1,2,3]}"#, "invalid"),
     ] {
         let err = Block::parse(&cidr, text.as_bytes()).unwrap_err().to_string();
@@ -269,20 +317,25 @@ fn pools(yaml: &str) -> BTreeMap<Arc<str>, Arc<crate::objects::IpPool>> {
 }
 
 fn manifest(name: &str, spec: &str) -> String {
-    format!("---\napiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n")
+    format!(
+        "---\napiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n"
+    )
 }
 
 #[test]
 fn pods_get_what_pools_and_annotations_say() {
-    let all = pools(&[
-        manifest("a", "cidr: 10.1.0.0/24, nodeSelector: zone == 'x'"),
-        manifest("b", "cidr: 10.2.0.0/24"),
-        manifest("manual", "cidr: 10.3.0.0/24, assignmentMode: Manual"),
-        manifest("closed", "cidr: 10.4.0.0/24, disabled: true"),
-        manifest("tenant", "cidr: 10.5.0.0/24, namespaceSelector: tenant == 't'"),
-        manifest("tunnels", "cidr: 10.6.0.0/24, allowedUses: [Tunnel]"),
-        manifest("six", "cidr: 'fd00:6::/112'"),
-    ].concat());
+    let all = pools(
+        &[
+            manifest("a", "cidr: 10.1.0.0/24, nodeSelector: zone == 'x'"),
+            manifest("b", "cidr: 10.2.0.0/24"),
+            manifest("manual", "cidr: 10.3.0.0/24, assignmentMode: Manual"),
+            manifest("closed", "cidr: 10.4.0.0/24, disabled: true"),
+            manifest("tenant", "cidr: 10.5.0.0/24, namespaceSelector: tenant == 't'"),
+            manifest("tunnels", "cidr: 10.6.0.0/24, allowedUses: [Tunnel]"),
+            manifest("six", "cidr: 'fd00:6::/112'"),
+        ]
+        .concat(),
+    );
     let never = BTreeSet::from([ip("10.2.0.9")]);
     let tenant = LabelMap::from([("tenant".to_owned(), "t".to_owned())]);
     let (x, none) = (LabelMap::from([("zone".to_owned(), "x".to_owned())]), LabelMap::new());
@@ -291,26 +344,41 @@ fn pods_get_what_pools_and_annotations_say() {
         let annotations = Wishes { addrs: text("addrs"), pools4: text("4"), pools6: text("6") };
         let wishes = PodWishes { annotations, addrs: addrs.iter().map(|a| ip(a)).collect() };
         let facts = Facts { pools: &all, node, namespace, never: &never };
-        choose(facts, &wishes, "n1", "h", BTreeMap::new()).map(|ask| {
-            let pools = ask.pools.iter().map(|p| p.cidr.to_string());
-            let fixed = ask.fixed.iter().map(|(addr, block)| format!("{addr} of {block}"));
-            pools.chain(fixed).collect::<Vec<_>>().join(" ")
-        }).map_err(|err| err.to_string())
+        choose(facts, &wishes, "n1", "h", BTreeMap::new())
+            .map(|ask| {
+                let pools = ask.pools.iter().map(|p| p.cidr.to_string());
+                let fixed = ask.fixed.iter().map(|(addr, block)| format!("{addr} of {block}"));
+                pools.chain(fixed).collect::<Vec<_>>().join(" ")
+            })
+            .map_err(|err| err.to_string())
     };
     let ok = |text: &str| Ok(text.to_owned());
     assert_eq!(chosen(&x, &none, &[], &[]), ok("10.1.0.0/24 10.2.0.0/24 fd00:6::/112"));
     assert_eq!(chosen(&none, &none, &[], &[]), ok("10.2.0.0/24 fd00:6::/112"));
     assert_eq!(chosen(&none, &tenant, &[], &[]), ok("10.2.0.0/24 10.5.0.0/24 fd00:6::/112"));
-    assert_eq!(chosen(&none, &none, &[("4", r#"["manual", "10.1.0.0/24"]"#)], &[]), ok("10.3.0.0/24 10.1.0.0/24 fd00:6::/112"));
-    assert_eq!(chosen(&none, &none, &[("addrs", r#"["10.3.0.70"]"#)], &[]), ok("fd00:6::/112 10.3.0.70 of 10.3.0.64/26"));
-    assert_eq!(chosen(&none, &none, &[("addrs", r#"["10.3.0.70"]"#)], &["10.2.0.1", "fd00:6::1"]), ok("10.2.0.1 of 10.2.0.0/26 fd00:6::1 of fd00:6::/122"));
+    assert_eq!(
+        chosen(&none, &none, &[("4", r#"["manual", "10.1.0.0/24"]"#)], &[]),
+        ok("10.3.0.0/24 10.1.0.0/24 fd00:6::/112")
+    );
+    assert_eq!(
+        chosen(&none, &none, &[("addrs", r#"["10.3.0.70"]"#)], &[]),
+        ok("fd00:6::/112 10.3.0.70 of 10.3.0.64/26")
+    );
+    assert_eq!(
+        chosen(&none, &none, &[("addrs", r#"["10.3.0.70"]"#)], &["10.2.0.1", "fd00:6::1"]),
+        ok("10.2.0.1 of 10.2.0.0/26 fd00:6::1 of fd00:6::/122")
+    );
     for (wishes, addrs, error) in [
         (("4", r#"["tenant"]"#), &[][..], "there is no usable IPPool \"tenant\""),
         (("4", r#"["closed"]"#), &[], "there is no usable IPPool \"closed\""),
         (("4", r#"["six"]"#), &[], "there is no usable IPPool \"six\""),
         (("4", "b"), &[], "annotation cni.projectcalico.org/ipv4pools = \"b\": a JSON list"),
         (("4", "[]"), &[], "annotation cni.projectcalico.org/ipv4pools = \"[]\": the list is empty"),
-        (("addrs", r#"["10.3.0"]"#), &[], "annotation cni.projectcalico.org/ipAddrs = \"10.3.0\": an address"),
+        (
+            ("addrs", r#"["10.3.0"]"#),
+            &[],
+            "annotation cni.projectcalico.org/ipAddrs = \"10.3.0\": an address",
+        ),
         (("", ""), &["10.2.0.1", "10.2.0.2"], "two IPv4 addresses"),
         (("", ""), &["10.5.0.1"], "address 10.5.0.1 is in no enabled IPPool for this pod"),
         (("", ""), &["10.4.0.1"], "address 10.4.0.1 is in no enabled"),
@@ -325,14 +393,17 @@ fn pods_get_what_pools_and_annotations_say() {
 
 #[test]
 fn pools_that_would_take_others_addresses_are_not_used() {
-    let mut all = pools(&[
-        manifest("a", "cidr: 10.1.0.0/24"),
-        manifest("b", "cidr: 10.1.0.0/16"),
-        manifest("network", "cidr: 10.244.9.0/24"),
-        manifest("node", "cidr: 192.168.77.0/24"),
-        manifest("six", "cidr: 'fd00:6::/112'"),
-        manifest("world", "cidr: 0.0.0.0/0"),
-    ].concat());
+    let mut all = pools(
+        &[
+            manifest("a", "cidr: 10.1.0.0/24"),
+            manifest("b", "cidr: 10.1.0.0/16"),
+            manifest("network", "cidr: 10.244.9.0/24"),
+            manifest("node", "cidr: 192.168.77.0/24"),
+            manifest("six", "cidr: 'fd00:6::/112'"),
+            manifest("world", "cidr: 0.0.0.0/0"),
+        ]
+        .concat(),
+    );
     let nodes = BTreeSet::from([ip("192.168.77.1")]);
     let problems = unusable(&mut all, &[net("10.244.0.0/16")], &nodes);
     assert_eq!(all.keys().map(|name| &**name).collect::<Vec<_>>(), ["a"]);

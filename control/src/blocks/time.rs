@@ -10,12 +10,7 @@ pub fn timestamp(at: SystemTime) -> String {
     let seconds = at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let (year, month, day) = civil(seconds / DAY);
     let of_day = seconds % DAY;
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
-        of_day / 3600,
-        of_day / 60 % 60,
-        of_day % 60
-    )
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", of_day / 3600, of_day / 60 % 60, of_day % 60)
 }
 
 /// Reads such a text, also with a fraction and an offset (RFC 3339, section 5.6). Fractions are cut off.
@@ -35,7 +30,8 @@ pub fn parse_time(text: &str) -> Option<SystemTime> {
         return None;
     }
     let rest = text.get(19..)?;
-    let rest = rest.strip_prefix('.').map_or(rest, |rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
+    let rest =
+        rest.strip_prefix('.').map_or(rest, |rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
     let offset = match rest.as_bytes() {
         [b'Z' | b'z'] => 0,
         [sign @ (b'+' | b'-'), a, b, b':', c, d] if [a, b, c, d].iter().all(|b| b.is_ascii_digit()) => {
@@ -87,7 +83,9 @@ mod tests {
         }
         let with = parse_time("2026-11-27T15:15:00.123456+02:00");
         assert_eq!(with, parse_time("2026-11-27T13:15:00Z"));
-        for bad in ["", "2026-11-27", "2026-13-01T00:00:00Z", "2026-11-27T13:15:00", "2026-11-27T13:15:00Zä", "ä"] {
+        for bad in
+            ["", "2026-11-27", "2026-13-01T00:00:00Z", "2026-11-27T13:15:00", "2026-11-27T13:15:00Zä", "ä"]
+        {
             assert_eq!(parse_time(bad), None, "{bad}");
         }
     }

@@ -62,7 +62,12 @@ pub enum IpamWhat {
     /// Take addresses back: one, or what a report of `--json ipam check` names and is still so.
     Release {
         /// This address, whoever has it.
-        #[arg(long, value_name = "IP", required_unless_present = "from_report", conflicts_with = "from_report")]
+        #[arg(
+            long,
+            value_name = "IP",
+            required_unless_present = "from_report",
+            conflicts_with = "from_report"
+        )]
         ip: Option<IpAddr>,
         /// The report's file, or `-`.
         #[arg(long, value_name = "FILE")]

@@ -51,8 +51,14 @@ pub(super) fn show(report: &IpamReport, blocks: bool) -> String {
     if report.pools.is_empty() {
         return "no pools: write an IPPool with vsctl apply\n".to_owned();
     }
-    let mut table =
-        Table::new([Left("POOL"), Left("RANGE"), Right("BLOCKS"), Right("ADDRESSES"), Right("USED"), Right("%")]);
+    let mut table = Table::new([
+        Left("POOL"),
+        Left("RANGE"),
+        Right("BLOCKS"),
+        Right("ADDRESSES"),
+        Right("USED"),
+        Right("%"),
+    ]);
     for pool in &report.pools {
         let size = pool.block_size.map_or(String::new(), |size| format!(" of /{size}"));
         table.row([

@@ -21,8 +21,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use control::api::{
-    BgpQuery, BgpReport, ConfigReport, DropInfo, EventReport, FlowInfo, IpamReport, PeerInfo, PortInfo, Request,
-    RouteInfo, StatusReport, TraceReport,
+    BgpQuery, BgpReport, ConfigReport, DropInfo, EventReport, FlowInfo, IpamReport, PeerInfo, PortInfo,
+    Request, RouteInfo, StatusReport, TraceReport,
 };
 use control::client::{Client, ClientError};
 use serde::Serialize;

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use control::api::{self, ApiError, StoreInfo, StoreReply, code};
-use control::blocks::{AssignError, ChooseError, Problem, Repaired, Surveyed};
 use control::attachments::Attachment;
+use control::blocks::{AssignError, ChooseError, Problem, Repaired, Surveyed};
 use control::config::{Config, EtcdSettings, Ipam, Tunnel};
 use control::flannel::subnet_env::SubnetEnv;
 use control::fleet::Fleet;
@@ -19,8 +19,8 @@ use control::mac::Mac;
 use control::objects::{Item, Key, Kind};
 use control::store::Objects;
 use control::store::etcd::{
-    EtcdStore, IpamError, IpamReply, IpamRequest, NodeFacts, NotReady, ObjectChange, PublishedPod, Reply, Request, RequestError, StartError,
-    StoreEvent, Timing,
+    EtcdStore, IpamError, IpamReply, IpamRequest, NodeFacts, NotReady, ObjectChange, PublishedPod, Reply,
+    Request, RequestError, StartError, StoreEvent, Timing,
 };
 use crossbeam::channel::Sender;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -298,7 +298,9 @@ fn ipam_error(err: &IpamError) -> ApiError {
         }
         IpamError::Assign(AssignError::Strict { .. }) | IpamError::Choose(_) => code::ADDRESS_REFUSED,
         IpamError::Off => code::UNSUPPORTED_FIELD,
-        IpamError::NotReached(_) | IpamError::Assign(_) | IpamError::Late | IpamError::Stopped => code::TRY_LATER,
+        IpamError::NotReached(_) | IpamError::Assign(_) | IpamError::Late | IpamError::Stopped => {
+            code::TRY_LATER
+        }
     };
     ApiError::new(code, super::chain(err))
 }

@@ -78,10 +78,7 @@ pub(super) fn handle(network: &str, id: &AttachmentId) -> String {
 }
 
 /// What BGP announces: the node's ranges, and each address of a pod that lies outside them.
-pub(super) fn announced<'a>(
-    pod_cidrs: &[IpNet],
-    addrs: impl Iterator<Item = &'a IpAddr>,
-) -> Vec<IpNet> {
+pub(super) fn announced<'a>(pod_cidrs: &[IpNet], addrs: impl Iterator<Item = &'a IpAddr>) -> Vec<IpNet> {
     let outside = addrs.filter(|addr| !pod_cidrs.iter().any(|net| net.contains(*addr)));
     pod_cidrs.iter().copied().chain(outside.map(|addr| IpNet::from(*addr))).collect()
 }
@@ -142,12 +139,18 @@ impl Daemon {
     }
 
     /// The store has answered.
-    fn addressed(&mut self, a: &Attach, result: Result<Vec<IpAddr>, ApiError>) -> Result<AttachResult, ApiError> {
+    fn addressed(
+        &mut self,
+        a: &Attach,
+        result: Result<Vec<IpAddr>, ApiError>,
+    ) -> Result<AttachResult, ApiError> {
         let id = a.id();
         let asked = self.pools.as_mut().and_then(|pools| pools.asked.remove(&id));
         let gone = asked.is_none_or(|(_, gone)| gone);
         let done = result.and_then(|addrs| match gone {
-            true => Err(ApiError::new(code::TRY_LATER, format!("{id} was detached before it had its address"))),
+            true => {
+                Err(ApiError::new(code::TRY_LATER, format!("{id} was detached before it had its address")))
+            }
             false => self.attach_with(a, &addrs),
         });
         let handle = handle(&a.network, &id);
@@ -167,7 +170,9 @@ impl Daemon {
             Prepared::Known(result) => Ok(result),
             Prepared::New(ns, netns_id) => {
                 // What runs here counts, whatever a store says that was wiped or restored.
-                self.ipam.restore(&a.id(), addrs).map_err(|err| ApiError::new(code::TRY_LATER, err.to_string()))?;
+                self.ipam
+                    .restore(&a.id(), addrs)
+                    .map_err(|err| ApiError::new(code::TRY_LATER, err.to_string()))?;
                 self.finish(a, &ns, netns_id, addrs.to_vec())
             }
         }
@@ -240,6 +245,30 @@ impl Daemon {
             } else {
                 self.give_back(&name);
             }
+        }
+    }
+
+    /// Blocks of this node are gone from the store, by whosever hand: what pods here have of them is written again.
+    pub(super) fn write_again(&mut self, lost: &[IpNet]) {
+        let Some(etcd) = &self.etcd else { return };
+        if self.pools.is_none() || lost.is_empty() {
+            return;
+        }
+        let within = |addr: &IpAddr| lost.iter().any(|net| net.contains(addr));
+        for (id, a) in self.attached.iter().filter(|(_, a)| a.record.addresses.iter().any(within)) {
+            let pod = (a.record.pod.namespace.as_str(), a.record.pod.name.as_str());
+            let wanted = self.wanted(&a.record.network, id, pod, a.record.addresses.clone());
+            let id = id.clone();
+            etcd.assign(wanted, move |daemon, result| match result {
+                // It was detached meanwhile, and what was written again is in the way of the next one.
+                Ok(addrs) if !daemon.attached.contains_key(&id) => {
+                    tracing::warn!(%id, ?addrs, "written again for a pod that is gone: see vsctl ipam check");
+                }
+                Ok(addrs) => {
+                    tracing::warn!(%id, ?addrs, "its addresses were gone from the store; written again")
+                }
+                Err(err) => tracing::error!(%id, %err, "its addresses are gone from the store"),
+            });
         }
     }
 

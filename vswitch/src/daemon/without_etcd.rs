@@ -101,7 +101,10 @@ impl Etcd {
         match *self {}
     }
 
-    pub(super) fn survey(&self, _then: impl FnOnce(&mut Daemon, Result<Surveyed, ApiError>) + Send + 'static) {
+    pub(super) fn survey(
+        &self,
+        _then: impl FnOnce(&mut Daemon, Result<Surveyed, ApiError>) + Send + 'static,
+    ) {
         match *self {}
     }
 

@@ -39,7 +39,14 @@ impl Memory {
     }
 
     pub(super) fn all(&self) -> Vec<(String, Vec<u8>)> {
-        self.with(|inner| inner.keys.iter().filter(|(k, _)| k.contains("block/")).map(|(k, v)| (k.clone(), v.0.clone())).collect())
+        self.with(|inner| {
+            inner
+                .keys
+                .iter()
+                .filter(|(k, _)| k.contains("block/"))
+                .map(|(k, v)| (k.clone(), v.0.clone()))
+                .collect()
+        })
     }
 
     pub(super) fn text(&self, key: &str) -> String {
@@ -58,7 +65,10 @@ impl Memory {
 /// Once not ready.
 pub(super) async fn step() {
     let mut waited = false;
-    std::future::poll_fn(|_| if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }).await;
+    std::future::poll_fn(
+        |_| if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending },
+    )
+    .await;
 }
 
 impl KeyStore for Memory {

@@ -72,8 +72,12 @@ fn simulate(seed: u64, spec: &Spec) -> Outcome {
         // A second every 50 steps.
         let now = step as u64 / 50;
         let which = random.below(spec.nodes);
-        let others: BTreeSet<IpAddr> =
-            nodes.iter().enumerate().filter(|(i, _)| *i != which).flat_map(|(_, n)| n.pods.values().flatten().copied()).collect();
+        let others: BTreeSet<IpAddr> = nodes
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| *i != which)
+            .flat_map(|(_, n)| n.pods.values().flatten().copied())
+            .collect();
         let node = &mut nodes[which];
         let Some((task, running)) = &mut node.running else {
             let task = match random.below(4) {
@@ -128,13 +132,19 @@ fn simulate(seed: u64, spec: &Spec) -> Outcome {
                 outcome.given += addrs.len();
                 for addr in &addrs {
                     assert!(!others.contains(addr), "seed {seed}, step {step}: {addr} is given twice");
-                    assert!(!node.pods.values().flatten().any(|a| a == addr), "seed {seed}, step {step}: {addr}");
+                    assert!(
+                        !node.pods.values().flatten().any(|a| a == addr),
+                        "seed {seed}, step {step}: {addr}"
+                    );
                 }
                 node.journal.remove(&ask.handle);
                 node.pods.insert(ask.handle.clone(), addrs);
             }
             (Task::Release(handle), Ok(_)) => drop(node.journal.remove(handle)),
-            (Task::Assign(_), Err(AssignError::Exhausted { .. } | AssignError::Taken { .. } | AssignError::Strict { .. })) => {
+            (
+                Task::Assign(_),
+                Err(AssignError::Exhausted { .. } | AssignError::Taken { .. } | AssignError::Strict { .. }),
+            ) => {
                 outcome.refused += 1;
             }
             (_, Err(err)) => panic!("seed {seed}, step {step}: {err}"),
@@ -161,7 +171,11 @@ fn simulate(seed: u64, spec: &Spec) -> Outcome {
     outcome.leaked = found.len();
     for finding in &found {
         assert!(matches!(finding.problem, Problem::Leaked { .. }), "seed {seed}: {finding:?}");
-        assert_eq!(run(repair(&store, &finding.problem, at(end))), Ok(Repaired::Done), "seed {seed}: {finding:?}");
+        assert_eq!(
+            run(repair(&store, &finding.problem, at(end))),
+            Ok(Repaired::Done),
+            "seed {seed}: {finding:?}"
+        );
     }
     for node in &nodes {
         assert_eq!(findings(&store, &known(node, &nodes), end), [], "seed {seed}");
@@ -188,7 +202,8 @@ fn many(spec: &Spec, seeds: u64) -> Outcome {
 #[test]
 fn twenty_nodes_that_die_at_random_share_a_pool() {
     let pools = &[("10.9.0.0/24", 28), ("fd00:9::/120", 124)];
-    let spec = Spec { nodes: 20, steps: 12_000, pools, config: r#"{"ipCooldownSeconds":5}"#, forgetful: false };
+    let spec =
+        Spec { nodes: 20, steps: 12_000, pools, config: r#"{"ipCooldownSeconds":5}"#, forgetful: false };
     let sum = many(&spec, 6);
     assert_eq!(sum.leaked, 0, "with its journal a node releases what it does not know of: {sum:?}");
     assert!(sum.given > 1_500 && sum.killed > 250 && sum.refused > 100, "{sum:?}");
@@ -196,8 +211,13 @@ fn twenty_nodes_that_die_at_random_share_a_pool() {
 
 #[test]
 fn what_nodes_forget_is_found_and_released() {
-    let spec =
-        Spec { nodes: 20, steps: 12_000, pools: &[("10.9.0.0/24", 28)], config: r#"{"ipCooldownSeconds":0}"#, forgetful: true };
+    let spec = Spec {
+        nodes: 20,
+        steps: 12_000,
+        pools: &[("10.9.0.0/24", 28)],
+        config: r#"{"ipCooldownSeconds":0}"#,
+        forgetful: true,
+    };
     let sum = many(&spec, 6);
     assert!(sum.leaked > 50 && sum.given > 1_000, "{sum:?}");
 }

@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::super::decode;
 use super::super::field::{At, Errors, Reason};
-use super::super::meta::LabelMap;
 use super::super::labels::Flat;
+use super::super::meta::LabelMap;
 use super::{Doc, Whose, parse};
 
 /// A range that pods of all nodes get addresses of, block by block.
@@ -132,7 +132,9 @@ mod tests {
     use super::*;
 
     fn pool(spec: &str) -> Result<Arc<IpPool>, String> {
-        let text = format!("apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {{name: p}}\nspec: {{{spec}}}\n");
+        let text = format!(
+            "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {{name: p}}\nspec: {{{spec}}}\n"
+        );
         match read_text(text.as_bytes()).unwrap().pop().unwrap() {
             Item::Known { object: Ok(Object::Pool(pool)), .. } => Ok(pool),
             Item::Known { object: Err(refused), .. } => Err(refused.errors[0].to_string()),
@@ -146,7 +148,8 @@ mod tests {
         assert_eq!((v4.block_size, v4.disabled, v4.manual, v4.workloads), (26, false, false, true));
         assert!(v4.serves_node(&LabelMap::new()) && v4.serves_namespace(&LabelMap::new()));
         assert_eq!(pool("cidr: 'fd00:10::/64', vxlanMode: Always").unwrap().block_size, 122);
-        let some = pool("cidr: 10.0.0.0/24, blockSize: 28, nodeSelector: zone == 'a', allowedUses: [Tunnel]").unwrap();
+        let some = pool("cidr: 10.0.0.0/24, blockSize: 28, nodeSelector: zone == 'a', allowedUses: [Tunnel]")
+            .unwrap();
         let zone = |zone: &str| LabelMap::from([("zone".to_owned(), zone.to_owned())]);
         assert!(some.serves_node(&zone("a")) && !some.serves_node(&zone("b")) && !some.workloads);
     }
@@ -154,12 +157,21 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         for (spec, error) in [
-            ("cidr: 10.0.0.1/16", "spec.cidr: \"10.0.0.1/16\" is not a valid range of addresses with clear host bits"),
+            (
+                "cidr: 10.0.0.1/16",
+                "spec.cidr: \"10.0.0.1/16\" is not a valid range of addresses with clear host bits",
+            ),
             ("cidr: 10.0.0.0/16, blockSize: 19", "spec.blockSize: 19 is not in 20..=32"),
             ("cidr: 'fd00::/64', blockSize: 64", "spec.blockSize: 64 is not in 116..=128"),
             ("cidr: 10.0.0.0/28", "spec.cidr: is smaller than one of its blocks (blockSize)"),
-            ("cidr: 10.0.0.0/16, vxlanMode: Always, ipipMode: Always", "spec: vxlanMode and ipipMode exclude each other"),
-            ("cidr: 10.0.0.0/16, assignmentMode: x", "spec.assignmentMode: \"x\" must be one of Automatic, Manual"),
+            (
+                "cidr: 10.0.0.0/16, vxlanMode: Always, ipipMode: Always",
+                "spec: vxlanMode and ipipMode exclude each other",
+            ),
+            (
+                "cidr: 10.0.0.0/16, assignmentMode: x",
+                "spec.assignmentMode: \"x\" must be one of Automatic, Manual",
+            ),
             ("cidr: 10.0.0.0/16, nodeSelector: 'a =='", "spec.nodeSelector"),
             ("cidr: 10.0.0.0/16, size: 3", "spec.size"),
         ] {

@@ -16,8 +16,8 @@ use super::error::CallError;
 use super::jitter;
 use super::wire::{Compare, DeleteRangeRequest, Op, PutRequest, RangeRequest, TxnRequest, prefix_end};
 use crate::blocks::{
-    Ask, AssignError, Change, ChooseError, Entry, KeyStore, Problem, Repaired, Survey, Surveyed, assign, release,
-    release_address, repair,
+    Ask, AssignError, Change, ChooseError, Entry, KeyStore, Problem, Repaired, Survey, Surveyed, assign,
+    release, release_address, repair,
 };
 use crate::config::EtcdSettings;
 
@@ -181,8 +181,10 @@ impl KeyStore for Keys {
     }
 
     async fn commit(&self, changes: Vec<Change>) -> Result<bool, CallError> {
-        let compare =
-            changes.iter().map(|change| Compare::unchanged(change.key.clone().into_bytes(), change.over)).collect();
+        let compare = changes
+            .iter()
+            .map(|change| Compare::unchanged(change.key.clone().into_bytes(), change.over))
+            .collect();
         let op = |change: Change| match change.value {
             Some(value) => Op::Put(PutRequest { key: change.key.into_bytes(), value, lease: 0 }).into(),
             None => Op::Delete(DeleteRangeRequest { key: change.key.into_bytes() }).into(),
@@ -204,7 +206,9 @@ pub(super) async fn serve(keys: Keys, mut jobs: mpsc::UnboundedReceiver<(Job, An
         let done = timeout(DEADLINE, async {
             Ok(match job {
                 Job::Assign(ask) => IpamReply::Assigned(assign(&keys, &ask, now).await?),
-                Job::Release(handle, addrs) => IpamReply::Released(release(&keys, &handle, &addrs, now).await?),
+                Job::Release(handle, addrs) => {
+                    IpamReply::Released(release(&keys, &handle, &addrs, now).await?)
+                }
                 Job::ReleaseAddress(addr) => {
                     let done = release_address(&keys, addr, None, now).await?;
                     IpamReply::Released(done.then_some(addr).into_iter().collect())

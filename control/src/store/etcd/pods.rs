@@ -222,11 +222,11 @@ impl PodKeys {
             let end = ends(peer);
             peer.pod_cidrs.iter().filter_map(move |net| Some((*net, end?)))
         });
-        let (single, nets): (Vec<_>, Vec<_>) =
-            of_peers.chain(own.iter().copied()).partition(|(net, _)| net.prefix_len() == net.max_prefix_len());
+        let (single, nets): (Vec<_>, Vec<_>) = of_peers
+            .chain(own.iter().copied())
+            .partition(|(net, _)| net.prefix_len() == net.max_prefix_len());
         let single: BTreeMap<_, _> = single.into_iter().map(|(net, end)| (net.addr(), end)).collect();
-        let owners: BTreeMap<_, _> =
-            nets.into_iter().map(|(net, end)| (net.network(), (net, end))).collect();
+        let owners: BTreeMap<_, _> = nets.into_iter().map(|(net, end)| (net.network(), (net, end))).collect();
         let singles = std::mem::replace(&mut self.single, single);
         let differs = |a: &BTreeMap<IpAddr, IpAddr>, b: &BTreeMap<IpAddr, IpAddr>| -> Vec<IpNet> {
             a.iter().filter(|(at, end)| b.get(at) != Some(end)).map(|(at, _)| IpNet::from(*at)).collect()

@@ -26,7 +26,8 @@ impl Daemon {
         match query {
             IpamQuery::Show => etcd.survey(move |_, all| send(all.map(|all| shown(&all)))),
             IpamQuery::Ip(addr) => etcd.survey(move |_, all| {
-                let report = |all: Surveyed| IpamReport { address: Some(address(&all, addr)), ..pools_report() };
+                let report =
+                    |all: Surveyed| IpamReport { address: Some(address(&all, addr)), ..pools_report() };
                 send(all.map(report));
             }),
             IpamQuery::Check => etcd.survey(move |daemon, all| {
@@ -61,7 +62,9 @@ impl Daemon {
         };
         let mut report = IpamReport { kind: "node".to_owned(), ..IpamReport::default() };
         match query {
-            IpamQuery::Show | IpamQuery::Check => report.pools = self.facts.pod_cidrs.iter().map(range).collect(),
+            IpamQuery::Show | IpamQuery::Check => {
+                report.pools = self.facts.pod_cidrs.iter().map(range).collect()
+            }
             IpamQuery::Ip(addr) => {
                 let known = self.attached.iter().find(|(_, a)| a.record.addresses.contains(addr));
                 report.address = Some(AddressInfo {
@@ -89,10 +92,13 @@ impl Daemon {
     fn findings(&self, all: &Surveyed) -> Vec<Finding> {
         let attached =
             self.attached.iter().map(|(id, a)| (handle(&a.record.network, id), a.record.addresses.clone()));
-        let asked = self.pools.iter().flat_map(|p| p.asked.values().map(|(handle, _)| (handle.clone(), Vec::new())));
+        let asked =
+            self.pools.iter().flat_map(|p| p.asked.values().map(|(handle, _)| (handle.clone(), Vec::new())));
         // Handles of the journal are released without anybody's doing.
-        let noted =
-            self.pools.iter().flat_map(|p| p.journal.handles().keys().map(|handle| (handle.clone(), Vec::new())));
+        let noted = self
+            .pools
+            .iter()
+            .flat_map(|p| p.journal.handles().keys().map(|handle| (handle.clone(), Vec::new())));
         let known = Known {
             node: self.config.node.name.clone(),
             handles: noted.chain(asked).chain(attached).collect(),
@@ -103,7 +109,13 @@ impl Daemon {
     }
 
     /// Addresses that a person names, one after the other; one of a pod that runs here stays.
-    fn release_each(&mut self, mut addrs: Vec<IpAddr>, done: Vec<String>, left: Vec<String>, finally: Finally) {
+    fn release_each(
+        &mut self,
+        mut addrs: Vec<IpAddr>,
+        done: Vec<String>,
+        left: Vec<String>,
+        finally: Finally,
+    ) {
         let (mut done, mut left) = (done, left);
         let Some(addr) = addrs.pop() else { return finally(done, left) };
         if let Some((_, a)) = self.attached.iter().find(|(_, a)| a.record.addresses.contains(&addr)) {
@@ -129,7 +141,8 @@ impl Daemon {
         send: Box<dyn FnOnce(Result<IpamReport, ApiError>) + Send>,
     ) {
         let now = self.findings(all);
-        let (mut problems, mut names, mut left, mut missing) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut problems, mut names, mut left, mut missing) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for value in wanted {
             let Ok(finding) = serde_json::from_value::<Finding>(value.clone()) else {
                 let bad = "an entry of findings is not what vsctl ipam check writes";
@@ -275,4 +288,3 @@ fn address(all: &Surveyed, addr: IpAddr) -> AddressInfo {
     }
     info
 }
-

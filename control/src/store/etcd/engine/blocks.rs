@@ -12,11 +12,14 @@ use serde_json::{Value, json};
 /// Between two attempts to write our Node object.
 const REGISTER: Duration = Duration::from_secs(2);
 
+/// By name.
+type Pools = BTreeMap<Arc<str>, Arc<IpPool>>;
+
 /// All of it; there is none where addresses come from the node's own range.
 pub(super) struct Blocks {
     table: Table,
     seen: BTreeMap<Source, BTreeSet<String>>,
-    pools: BTreeMap<Arc<str>, Arc<IpPool>>,
+    pools: Pools,
     nodes: BTreeMap<Arc<str>, (Vec<IpAddr>, LabelMap)>,
     /// In force: of before, until everything was listed.
     routes: Routes,
@@ -110,14 +113,15 @@ impl Blocks {
 
     /// Every address that a node is known to have.
     fn node_addrs(&self, fleet: &Fleet, own: &[IpAddr]) -> BTreeSet<IpAddr> {
-        let peers = fleet.peers.iter().flat_map(|peer| {
-            peer.address.map(IpAddr::V4).into_iter().chain(peer.address6.map(IpAddr::V6))
-        });
+        let peers = fleet
+            .peers
+            .iter()
+            .flat_map(|peer| peer.address.map(IpAddr::V4).into_iter().chain(peer.address6.map(IpAddr::V6)));
         let nodes = self.nodes.values().flat_map(|(addrs, _)| addrs.iter().copied());
         peers.chain(nodes).chain(own.iter().copied()).collect()
     }
 
-    fn usable(&self, fleet: &Fleet, own: &[IpAddr]) -> (BTreeMap<Arc<str>, Arc<IpPool>>, BTreeMap<Arc<str>, String>) {
+    fn usable(&self, fleet: &Fleet, own: &[IpAddr]) -> (Pools, BTreeMap<Arc<str>, String>) {
         let mut pools = self.pools.clone();
         let problems = blocks::unusable(&mut pools, &fleet.cluster_cidrs, &self.node_addrs(fleet, own));
         (pools, problems)
@@ -176,7 +180,8 @@ impl Engine {
     /// Adds pools and blocks, where they are in use; gives whose single addresses and blocks are whose.
     pub(super) fn lay_blocks(&mut self, fleet: &mut Fleet) -> Vec<(IpNet, IpAddr)> {
         let hosts = self.hosts();
-        let listed = [Source::Blocks, Source::Affinities, Source::Objects].iter().all(|s| self.listed.contains(s));
+        let listed =
+            [Source::Blocks, Source::Affinities, Source::Objects].iter().all(|s| self.listed.contains(s));
         let Some(blocks) = &mut self.blocks else { return Vec::new() };
         blocks.onto(fleet, &self.node.name, &hosts, listed && !self.objects.is_listing());
         blocks.ends(&self.node.name, &hosts).collect()
@@ -243,7 +248,7 @@ impl Engine {
         let object = |kind, namespace: Option<&str>, name: &str| {
             let key = Key { kind, namespace: namespace.map(Arc::from), name: name.into() };
             let (_, good) = self.objects.source(&key);
-            good.and_then(|source| tell::read_one(source)).and_then(Result::ok)
+            good.and_then(tell::read_one).and_then(Result::ok)
         };
         let annotations = match object(Kind::Pod, Some(namespace), name) {
             Some(Object::Pod(pod)) => pod.wishes,
@@ -302,7 +307,8 @@ impl Engine {
         }
         let over = Some(self.objects.revision_of(&key));
         let path = format!("{}{}", self.objects.prefix(), super::super::objects::path(&key)).into_bytes();
-        let write = calls::Write { key: path, value: Some(manifest.to_string().into_bytes()), lease: 0, over };
+        let write =
+            calls::Write { key: path, value: Some(manifest.to_string().into_bytes()), lease: 0, over };
         let client = self.client.clone();
         self.calls.spawn(async move { Done::Registered(calls::write(&client, &write).await) });
     }

@@ -208,7 +208,9 @@ impl Engine {
                 Source::Pods => drop(problems.insert(self.pods.prefix().to_owned(), err.clone())),
                 Source::Objects => drop(problems.insert(self.objects.prefix().to_owned(), err.clone())),
                 Source::Blocks => drop(problems.insert(crate::blocks::BLOCKS.to_owned(), err.clone())),
-                Source::Affinities => drop(problems.insert(crate::blocks::AFFINITIES.to_owned(), err.clone())),
+                Source::Affinities => {
+                    drop(problems.insert(crate::blocks::AFFINITIES.to_owned(), err.clone()))
+                }
             }
         }
         if let Some(blocks) = &self.blocks {
