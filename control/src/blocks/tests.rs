@@ -2,6 +2,7 @@
 
 mod memory;
 mod simulation;
+mod twin;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
