@@ -220,11 +220,11 @@ pub fn nets_of(key: LeaseKey) -> impl Iterator<Item = IpNet> {
 
 /// Disjoint ranges, each with whose it is.
 #[derive(Default)]
-struct Taken<'a>(BTreeMap<IpAddr, (IpNet, &'a str)>);
+pub(crate) struct Taken<'a>(BTreeMap<IpAddr, (IpNet, &'a str)>);
 
 impl<'a> Taken<'a> {
     /// Adds a range, or says which one it overlaps.
-    fn add(&mut self, net: IpNet, by: &'a str) -> Result<(), (IpNet, &'a str)> {
+    pub(crate) fn add(&mut self, net: IpNet, by: &'a str) -> Result<(), (IpNet, &'a str)> {
         // Being disjoint, only the last one that begins before its end can reach into it.
         let before = self.0.range(..=net.broadcast()).next_back().map(|(_, found)| *found);
         match before.filter(|(other, _)| nets::overlap(other, &net)) {

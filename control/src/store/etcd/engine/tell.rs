@@ -188,8 +188,9 @@ impl Engine {
         }
         for (source, state) in &self.up {
             let Err(err) = state else { continue };
-            // Of the nodes' keys health tells.
+            // Of the nodes' keys health tells, and where those are not heard of, of everything.
             match source {
+                _ if !self.is_up(Source::Nodes) => {}
                 Source::Nodes => {}
                 Source::Pods => drop(problems.insert(self.pods.prefix().to_owned(), err.clone())),
                 Source::Objects => drop(problems.insert(self.objects.prefix().to_owned(), err.clone())),
