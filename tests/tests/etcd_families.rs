@@ -31,6 +31,12 @@ fn pods_of_both_families_reach_each_other_in_every_mode() {
         start_all(&mut lab, &[0, 1], &etcd);
         let (a, b) = (attach(&lab, 0, "a"), attach(&lab, 1, "b"));
         for (from, to) in [(&a, b.v4), (&b, a.v4), (&a, v6(&b)), (&b, v6(&a))] {
+            // Its wire has a form for IPv4 alone.
+            if via == "udp" && to.is_ipv6() {
+                let problems = lab.daemon(0).unwrap().status().unwrap().store_problems;
+                assert!(problems.iter().any(|line| line.contains("udp carries no IPv6")), "{problems:?}");
+                continue;
+            }
             wait_for(&format!("{via}: {to} is reached"), Duration::from_secs(3), || {
                 ping(&from.netns, to, 1, 10).unwrap().all()
             });

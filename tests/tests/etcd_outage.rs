@@ -35,7 +35,7 @@ fn pod(name: &str, app: &str) -> (String, String) {
 /// Who may reach the server, beside ten thousand others. The label that admits is in the last object of the list.
 fn objects(client: &str, other: &str, round: usize) -> Vec<(String, String)> {
     let namespace = (
-        format!("{OBJECTS}Namespace/default"),
+        format!("{OBJECTS}Namespace/_/default"),
         r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"default"}}"#.to_owned(),
     );
     let policy = (

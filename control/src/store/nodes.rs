@@ -110,7 +110,10 @@ fn peers(name: &str, node: &Node, value: &LeaseValue) -> Result<Vec<Peer>, Strin
     if node.pod_cidrs.is_empty() {
         return Err("spec.podCIDRs is missing".to_owned());
     }
-    let (four, six): (Vec<IpNet>, Vec<IpNet>) = node.pod_cidrs.iter().partition(|net| net.addr().is_ipv4());
+    // Raw IP goes in IPv4 whatever it carries.
+    let one_end = matches!(value.backend, LeaseBackend::Ipip);
+    let (four, six): (Vec<IpNet>, Vec<IpNet>) =
+        node.pod_cidrs.iter().partition(|net| one_end || net.addr().is_ipv4());
     let (vtep4, vtep6) = match value.backend {
         LeaseBackend::Vxlan { v4, v6 } => (v4, v6),
         _ => (None, None),
@@ -127,7 +130,12 @@ fn peers(name: &str, node: &Node, value: &LeaseValue) -> Result<Vec<Peer>, Strin
             backend: Some(backend),
         });
     }
-    if !six.is_empty() {
+    // What has no form on the wire is no reason to do without the rest.
+    let udp = matches!(value.backend, LeaseBackend::None | LeaseBackend::Udp);
+    if udp && peers.is_empty() {
+        return Err("udp carries no IPv6".to_owned());
+    }
+    if !six.is_empty() && !udp {
         let public = value.public_ipv6.ok_or("public-ipv6 is missing, which spec.podCIDRs wants")?;
         let (backend, mac) = backend(value, vtep6, "backend-v6-data")?;
         peers.push(Peer {

@@ -70,6 +70,11 @@ fn a_node_is_as_its_annotations_say() {
         ),
         node("n4", "10.244.4.0/24", "kube-subnet-manager: true\nbackend-type: udp\npublic-ip: 192.168.77.4"),
         node("n5", "10.244.5.0/24", "backend-type: udp\npublic-ip: 192.168.77.5"),
+        node(
+            "n6",
+            "10.244.6.0/24, 'fd00:244:0:6::/64'",
+            "kube-subnet-manager: true\nbackend-type: ipip\npublic-ip: 192.168.77.6",
+        ),
         node("n1", "10.244.1.0/24", &vxlan("192.168.77.1", 1)),
         node("file", "10.244.8.0/24", &vxlan("192.168.77.8", 8)),
     ]
@@ -80,7 +85,8 @@ fn a_node_is_as_its_annotations_say() {
         .map(|p| {
             let ends: Vec<String> = ends_of(p).map(|end| end.to_string()).collect();
             let mac = p.vtep_mac.map_or(String::new(), |mac| mac.to_string());
-            format!("{} {} {} {:?} {mac}", p.name, ends.join("+"), p.pod_cidrs[0], p.backend)
+            let nets: Vec<String> = p.pod_cidrs.iter().map(IpNet::to_string).collect();
+            format!("{} {} {} {:?} {mac}", p.name, ends.join("+"), nets.join("+"), p.backend)
         })
         .collect();
     assert_eq!(
@@ -91,6 +97,7 @@ fn a_node_is_as_its_annotations_say() {
             "n2-v6 fd77::2 fd00:244:0:2::/64 Some(Vxlan { vni: 7 }) 0e:00:00:00:06:02",
             "n3 192.168.77.3 10.244.3.0/24 Some(Direct) ",
             "n4 192.168.77.4 10.244.4.0/24 Some(Udp) ",
+            "n6 192.168.77.6 10.244.6.0/24+fd00:244:0:6::/64 Some(Ipip) ",
         ]
     );
 }
