@@ -83,8 +83,16 @@ fn no_verdict_and_no_route_changes_while_etcd_is_away() {
     let (client, other) = (attach(&lab, 0, "zz-client"), attach(&lab, 0, "zz-other"));
     let server = attach(&lab, 1, "server");
     wait("the policy is in force", || verdicts(&client, &other, &server) == [true, false]);
-    // What was learned is kept a moment after it changed.
-    std::thread::sleep(Duration::from_secs(3));
+    // What was learned is kept a moment after it changed: each pod as an object and as it is published.
+    for i in 0..2 {
+        let copy = lab.run_dir(i).with_file_name("state").join("etcd.json");
+        wait("it is kept", || {
+            let text = std::fs::read_to_string(&copy).unwrap_or_default();
+            ["server", "zz-client", "zz-other"]
+                .iter()
+                .all(|name| text.matches(&format!("Pod/default/{name}\"")).count() == 2)
+        });
+    }
     let before = [ways(&lab, 0), ways(&lab, 1)];
 
     // Node 1 is cut off in silence, then etcd is gone.

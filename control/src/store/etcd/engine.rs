@@ -107,7 +107,7 @@ impl Engine {
             calls: JoinSet::new(),
             lease_call: false,
             publishing: publish::Publishing::default(),
-            keeping: keep::Keeping::new(unread),
+            keeping: keep::Keeping::new(kept.is_some(), unread),
             telling: tell::Telling::default(),
             up: BTreeMap::new(),
             listed: BTreeSet::new(),

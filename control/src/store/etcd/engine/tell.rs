@@ -87,13 +87,15 @@ impl Engine {
         }
         self.tell_problems();
         self.tell_health();
-        // Last, so that whoever waited for it finds everything else told.
+        // Last, so that whoever waited for it finds everything else told; and a node that serves has it all kept, or a
+        // crash while etcd is away would begin without policy.
         let all = [Source::Nodes, Source::Pods, Source::Objects];
         let complete = all.iter().all(|source| self.listed.contains(source)) && says;
         if !self.telling.first
             && complete
             && self.keeper.held().is_some()
             && let Some(fleet) = self.telling.last_fleet.clone()
+            && self.kept_whole(now)
         {
             self.telling.first = true;
             self.shared.change(|now| now.first = Some(fleet));
