@@ -5,16 +5,14 @@ use std::net::IpAddr;
 use std::process::Output;
 use std::time::Duration;
 
-use control::api::Request;
-use control::api::RouteInfo;
+use control::api::{Request, RouteInfo};
 use control::blocks::{Ask, PoolRange, assign};
 use control::store::etcd::{Keys, Timing};
 use ipnet::IpNet;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use vswitch::lab::{Daemon, Lab, Netns, Options, Shape, Stop, ping};
-use vswitch_tests::etcd::{Etcd, LivePod, attach, scratch, start_with, vsctl};
-use vswitch_tests::programs::programs;
+use vswitch::lab::{Daemon, Lab, Netns, ping};
+use vswitch_tests::etcd::{LivePod, attach, bed, scratch, start_with, vsctl};
 use vswitch_tests::routers::{wait, wait_for};
 use vswitch_tests::serial::turn;
 
@@ -40,14 +38,6 @@ const OBJECTS: &str = r#"
 ---
 {apiVersion: v1, kind: Pod, metadata: {name: grab, namespace: default, annotations: {cni.projectcalico.org/ipv4pools: '["tenant"]'}}}
 "#;
-
-fn bed(nodes: usize) -> (Etcd, Lab) {
-    let shape = Shape { nodes, outside: true, ..Shape::default() };
-    let lab = Lab::bed_only(programs(), Options { shape, ..Options::default() }, &Stop::default()).unwrap();
-    let etcd = Etcd::inside(lab.bed.outside.as_ref().unwrap(), "192.168.77.254".parse().unwrap());
-    etcd.put("/coreos.com/network/config", NETWORK);
-    (etcd, lab)
-}
 
 fn told(lab: &Lab, i: usize, words: &[&str]) -> (i32, String) {
     let Output { status, stdout, stderr } = vsctl(lab, i, words);
@@ -99,7 +89,7 @@ fn block_of(addr: IpAddr) -> IpNet {
 #[test]
 fn pods_of_three_nodes_share_pools() {
     let _turn = turn();
-    let (mut etcd, mut lab) = bed(3);
+    let (mut etcd, mut lab) = bed(3, NETWORK);
     start_with(&mut lab, &[0, 1, 2], &etcd, POOLS);
     let (code, text) = refused_code(&lab);
     assert_eq!(code, 103, "{text}");
@@ -253,7 +243,7 @@ fn refused_code(lab: &Lab) -> (u64, String) {
 #[test]
 fn bgp_announces_blocks_as_they_are_and_borrowed_addresses_one_by_one() {
     let _turn = turn();
-    let (etcd, mut lab) = bed(2);
+    let (etcd, mut lab) = bed(2, NETWORK);
     start_with(&mut lab, &[0, 1], &etcd, "[ipam]\ntype = \"pools\"\n\n[bgp]\nasn = 64512\n");
     apply(&lab, OBJECTS);
     wait("pools are known", || (0..2).all(|i| told(&lab, i, &["ipam", "show"]).1.contains("tiny")));

@@ -134,9 +134,14 @@ impl Roster {
             _ => (None, None),
         };
         halves.push(Half { name, entry, net: entry.key.v4.into(), end: value.public_ip.into(), vtep: vtep4 });
-        match (entry.key.v6, value.public_ipv6, &network.v6) {
+        // Raw IP goes in IPv4 whatever it carries.
+        let end6 = match value.backend {
+            LeaseBackend::Ipip => Some(value.public_ip.into()),
+            _ => value.public_ipv6.map(IpAddr::V6),
+        };
+        match (entry.key.v6, end6, &network.v6) {
             (Some(net), Some(end), Some(_)) => {
-                halves.push(Half { name, entry, net: net.into(), end: end.into(), vtep: vtep6 });
+                halves.push(Half { name, entry, net: net.into(), end, vtep: vtep6 });
             }
             (Some(net), None, Some(_)) => self.tell(name, format!("{net} is without PublicIPv6")),
             // A network without IPv6 has no use for it.
@@ -178,6 +183,10 @@ impl Roster {
         match (&value.backend, half.vtep) {
             // Whoever was promised this subnet is not there yet.
             (LeaseBackend::None, _) if half.entry.lease == 0 && network.backend.kind() != "udp" => None,
+            (LeaseBackend::None | LeaseBackend::Udp, _) if half.net.addr().is_ipv6() => {
+                self.tell(half.name, format!("udp carries no IPv6: {} is not reached", half.net));
+                None
+            }
             (LeaseBackend::None | LeaseBackend::Udp, _) => Some(Backend::Udp),
             (LeaseBackend::Vxlan { .. }, Some(vtep)) => Some(Backend::Vxlan { vni: vtep.vni }),
             (LeaseBackend::Vxlan { .. }, None) => {
@@ -220,11 +229,11 @@ pub fn nets_of(key: LeaseKey) -> impl Iterator<Item = IpNet> {
 
 /// Disjoint ranges, each with whose it is.
 #[derive(Default)]
-struct Taken<'a>(BTreeMap<IpAddr, (IpNet, &'a str)>);
+pub(crate) struct Taken<'a>(BTreeMap<IpAddr, (IpNet, &'a str)>);
 
 impl<'a> Taken<'a> {
     /// Adds a range, or says which one it overlaps.
-    fn add(&mut self, net: IpNet, by: &'a str) -> Result<(), (IpNet, &'a str)> {
+    pub(crate) fn add(&mut self, net: IpNet, by: &'a str) -> Result<(), (IpNet, &'a str)> {
         // Being disjoint, only the last one that begins before its end can reach into it.
         let before = self.0.range(..=net.broadcast()).next_back().map(|(_, found)| *found);
         match before.filter(|(other, _)| nets::overlap(other, &net)) {

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use policy::model::NamedPort;
 use serde::Deserialize;
 use serde_json::Value;
@@ -10,6 +11,7 @@ use serde_json::Value;
 use super::decode;
 use super::field::{At, Errors, Reason};
 use super::meta::{LabelMap, Meta, is_dns_subdomain, is_port_name, port_number};
+use crate::flannel::{LeaseValue, annotations};
 
 /// A namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +31,10 @@ pub struct Node {
     pub(crate) labels: LabelMap,
     /// Its addresses (`InternalIP` and `ExternalIP`).
     pub addrs: Vec<IpAddr>,
+    /// The ranges of its pods (`spec.podCIDRs`).
+    pub pod_cidrs: Vec<IpNet>,
+    /// How flannel there is reached, by the node's annotations.
+    pub flannel: Option<LeaseValue>,
 }
 
 /// A pod.
@@ -83,7 +89,27 @@ pub(super) fn service_account(value: &Value, errors: &mut Errors) -> Option<Serv
 #[derive(Deserialize)]
 struct NodeDoc {
     metadata: Meta,
+    spec: Option<NodeSpec>,
     status: Option<NodeStatus>,
+}
+
+#[derive(Deserialize, Default)]
+struct NodeSpec {
+    #[serde(rename = "podCIDR")]
+    pod_cidr: Option<String>,
+    #[serde(rename = "podCIDRs")]
+    pod_cidrs: Option<Vec<String>>,
+}
+
+/// Of a node's `metadata` what [`Meta`] leaves out.
+#[derive(Deserialize)]
+struct NodeAnnotations {
+    metadata: Annotated,
+}
+
+#[derive(Deserialize)]
+struct Annotated {
+    annotations: Option<annotations::Map>,
 }
 
 #[derive(Deserialize)]
@@ -108,7 +134,27 @@ pub(super) fn node(value: &Value, errors: &mut Errors) -> Option<Node> {
             addrs.extend(ip(&address.address, &at.index(i).key("address"), errors));
         }
     }
-    Some(Node { labels: doc.metadata.labels.unwrap_or_default(), addrs })
+    let spec = At::root("spec");
+    let at = spec.key("podCIDRs");
+    let mut pod_cidrs = Vec::new();
+    let NodeSpec { pod_cidr, pod_cidrs: several } = doc.spec.unwrap_or_default();
+    // The API keeps the first of several under the old name too.
+    for (i, text) in several.unwrap_or_else(|| pod_cidr.into_iter().collect()).iter().enumerate() {
+        match text.parse::<IpNet>() {
+            Ok(net) => pod_cidrs.push(net.trunc()),
+            Err(_) => errors.syntax(&at.index(i), false, text, "range of addresses"),
+        }
+    }
+    let NodeAnnotations { metadata } = decode(value, errors)?;
+    let at = At::root("metadata");
+    let flannel = match annotations::parse(&metadata.annotations.unwrap_or_default(), annotations::PREFIX) {
+        Ok(flannel) => flannel,
+        Err(err) => {
+            errors.add(&at.key("annotations"), Reason::Shape(format!("{}{err}", annotations::PREFIX)));
+            None
+        }
+    };
+    Some(Node { labels: doc.metadata.labels.unwrap_or_default(), addrs, pod_cidrs, flannel })
 }
 
 #[derive(Deserialize)]

@@ -7,9 +7,38 @@ use std::process::{Command, Output};
 use std::thread;
 
 use serde_json::Value;
-use vswitch::lab::{Cni, Daemon, Lab, Netns, PodName, Stop};
+use vswitch::lab::{Cni, Daemon, Lab, Netns, Options, PodName, Shape, Stop};
 
 use super::Etcd;
+use crate::programs::programs;
+
+/// flannel's key of the network's configuration.
+pub const CONFIG: &str = "/coreos.com/network/config";
+/// Below it lie the leases.
+pub const SUBNETS: &str = "/coreos.com/network/subnets/";
+
+/// Nodes without a daemon yet, and an etcd beside them that has this configuration of the network.
+///
+/// # Panics
+/// When they cannot be made.
+#[must_use]
+pub fn bed(nodes: usize, network: &str) -> (Etcd, Lab) {
+    let shape = Shape { nodes, outside: true, ..Shape::default() };
+    let options = Options { shape, ..Options::default() };
+    let lab = Lab::bed_only(programs(), options, &Stop::default()).expect("a bed can be made");
+    let outside = lab.bed.outside.as_ref().expect("it was asked for");
+    let etcd = Etcd::inside(outside, std::net::Ipv4Addr::new(192, 168, 77, 254));
+    etcd.put(CONFIG, network);
+    (etcd, lab)
+}
+
+/// A node's lease as flannel's VXLAN backend writes it.
+#[must_use]
+pub fn vxlan_lease(address: &str, mac: &str) -> String {
+    format!(
+        r#"{{"PublicIP":"{address}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"{mac}"}}}}"#
+    )
+}
 
 /// Writes the configuration of node `i` of a lab, which has nothing of ranges or peers; its path.
 ///

@@ -108,14 +108,8 @@ impl Etcd {
                 StoreEvent::Fleet(fleet) => news.fleet = Some(fleet),
                 StoreEvent::Objects(mut changes) => news.objects.append(&mut changes),
                 StoreEvent::Problems(problems) => news.problems = Some(problems),
-                StoreEvent::Health(health) => {
-                    match (&health.connected, &health.error) {
-                        (true, _) => tracing::info!(endpoint = health.endpoint, "etcd is reached"),
-                        (false, Some(err)) => tracing::warn!(err, "etcd is not reached: what is known stays"),
-                        (false, None) => {}
-                    }
-                    return;
-                }
+                // Told of by the store itself.
+                StoreEvent::Health(_) => return,
             }
             drop(news);
             // When its queue is full it is awake, and looks here before it sleeps.

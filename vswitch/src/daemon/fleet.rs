@@ -211,7 +211,7 @@ fn tunnel(backend: Backend) -> Option<Tunnel> {
 }
 
 /// The peers of a fleet; of those that were there `before`, by name, their statistics stay.
-pub(super) fn peers(
+pub fn peers(
     fleet: &Fleet,
     node: &Node,
     before: &[PeerFacts],

@@ -66,6 +66,7 @@ use crate::snapshot::Port;
 use crate::switch::{Switch, SwitchError};
 use crate::sys::netlink::NetlinkError;
 
+pub use fleet::peers;
 pub use start::run;
 
 /// The daemon could not start or go on.
@@ -377,11 +378,16 @@ impl Daemon {
     }
 
     /// The store's objects as they are now, in force everywhere when this returns.
-    fn reload_objects(&mut self, changed: &Changed) -> Result<(), SwitchError> {
+    fn reload_objects(&mut self, changed: &Changed) -> Result<(), DaemonError> {
         if !self.guard.reload(changed) {
             return Ok(());
         }
-        self.bring_objects_into_force()
+        if let Some(fleet) = self.guard.fleet(&self.config)
+            && fleet != self.stored
+        {
+            self.set_stored(fleet)?;
+        }
+        Ok(self.bring_objects_into_force()?)
     }
 
     fn problem_list(&self) -> Vec<String> {

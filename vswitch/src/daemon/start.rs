@@ -64,7 +64,8 @@ pub(super) fn start(
     let name = config.node.uplink.clone();
     let uplink = machine.links.get(&name).ok_or(DaemonError::Uplink { name })?;
     let state = StateDir::open(&config.node.state_dir)?;
-    let (etcd, fleet) = Daemon::start_store(&config, &state, events)?;
+    let mut guard = Guard::open(&config.node.name, config.manifests(), &config.node.state_dir);
+    let (etcd, fleet) = Daemon::start_store(&config, &state, &mut guard, events)?;
     let (mtu, least) = (fleet.pod_mtu(&config, uplink.mtu), fleet.least_mtu());
     if mtu < least {
         return Err(DaemonError::Mtu { uplink: config.node.uplink.clone(), have: uplink.mtu, mtu, least });
@@ -118,8 +119,7 @@ pub(super) fn start(
     let stored = fleet;
     let fleet = bgp.as_ref().map_or_else(|| stored.clone(), |bgp| bgp.onto(&stored));
     let conntrack = Arc::new(take_conntrack(&keeper, &mut held, &fleet, &alive)?);
-    let node_addrs = fleet::host_addresses(&facts);
-    let guard = Guard::open(&config.node.name, node_addrs, config.manifests(), &config.node.state_dir);
+    guard.set_node_addresses(fleet::host_addresses(&facts));
     let mut daemon = Daemon {
         switch: Switch::start(uplinks.deal()?, Sizes::default(), conntrack)?,
         uplinks,

@@ -38,7 +38,8 @@ mod tell;
 
 /// Between two tellings: what comes meanwhile is told together.
 const GATHER: Duration = Duration::from_millis(5);
-/// A lease that is gone is told of this much later: its node takes it again at once, and no packet shall notice.
+/// A lease that is gone, or that another one of the same node contradicts, is told of this much later: its node takes it
+/// again or says again how it is reached, at once, and no packet shall notice.
 const LINGER: Duration = Duration::from_millis(200);
 /// How long a stop waits for etcd.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -113,7 +114,7 @@ impl Engine {
             calls: JoinSet::new(),
             lease_call: false,
             publishing: publish::Publishing::default(),
-            keeping: keep::Keeping::new(unread),
+            keeping: keep::Keeping::new(kept.is_some(), unread),
             telling: tell::Telling::default(),
             up: BTreeMap::new(),
             listed: BTreeSet::new(),
@@ -364,7 +365,11 @@ impl Engine {
 
     fn put(&mut self, source: Source, kv: &super::wire::KeyValue) {
         match source {
-            Source::Nodes => self.nodes.put(kv),
+            Source::Nodes => {
+                if self.nodes.put(kv) {
+                    self.linger();
+                }
+            }
             Source::Pods => self.telling.pods.extend(self.pods.put(kv)),
             Source::Objects => {
                 if let Some((key, version)) = self.objects.put(kv) {
@@ -386,10 +391,7 @@ impl Engine {
         match source {
             Source::Nodes => {
                 self.nodes.delete(key);
-                // Not for what waits already: leases that go one after the other would put off everything else.
-                if !self.telling.fleet {
-                    self.telling.not_before = Some(Instant::now() + LINGER);
-                }
+                self.linger();
             }
             Source::Pods => self.telling.pods.extend(self.pods.delete(key)),
             Source::Objects => {
@@ -410,6 +412,14 @@ impl Engine {
             self.telling.fleet |= blocks.object(&key, None);
         }
         self.telling.removed(key);
+    }
+
+    /// Gives the node whose lease was touched the time to say again what is so.
+    fn linger(&mut self) {
+        // Not for what waits already: changes that come one after the other would put off everything else.
+        if !self.telling.fleet {
+            self.telling.not_before = Some(Instant::now() + LINGER);
+        }
     }
 
     /// The last things, for which etcd gets a few seconds.

@@ -91,7 +91,8 @@ impl Engine {
         }
         self.tell_problems();
         self.tell_health();
-        // Last, so that whoever waited for it finds everything else told.
+        // Last, so that whoever waited for it finds everything else told; and a node that serves has it all kept, or a
+        // crash while etcd is away would begin without policy.
         let all = [Source::Nodes, Source::Pods, Source::Objects, Source::Blocks, Source::Affinities];
         let all = if self.blocks.is_some() { &all[..] } else { &all[..3] };
         let complete = all.iter().all(|source| self.listed.contains(source)) && says;
@@ -99,6 +100,7 @@ impl Engine {
             && complete
             && self.keeper.held().is_some()
             && let Some(fleet) = self.telling.last_fleet.clone()
+            && self.kept_whole(now)
         {
             self.telling.first = true;
             self.shared.change(|now| now.first = Some(fleet));
@@ -202,8 +204,9 @@ impl Engine {
         }
         for (source, state) in &self.up {
             let Err(err) = state else { continue };
-            // Of the nodes' keys health tells.
+            // Of the nodes' keys health tells, and where those are not heard of, of everything.
             match source {
+                _ if !self.is_up(Source::Nodes) => {}
                 Source::Nodes => {}
                 Source::Pods => drop(problems.insert(self.pods.prefix().to_owned(), err.clone())),
                 Source::Objects => drop(problems.insert(self.objects.prefix().to_owned(), err.clone())),
