@@ -32,6 +32,8 @@ pub use args::{Args, BgpWhat, CheckArgs, Command, IpamWhat, Target, TraceArgs, U
 
 /// How long the daemon is given.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// The same for what may look at every key of the store.
+const LONG: Duration = Duration::from_secs(120);
 /// How often events are asked for.
 const FOLLOW: Duration = Duration::from_millis(200);
 
@@ -155,11 +157,12 @@ impl Asker<'_> {
             }
         };
         let blocks = matches!(what, Some(IpamWhat::Show { show_blocks: true, .. }));
-        let report: IpamReport = self.show(&Request::Ipam { query }, |report: &IpamReport| match what {
-            Some(IpamWhat::Check) => ipam::check(report),
-            Some(IpamWhat::Release { .. }) => ipam::released(report),
-            _ => ipam::show(report, blocks),
-        })?;
+        let report: IpamReport =
+            self.show_within(&Request::Ipam { query }, LONG, |report: &IpamReport| match what {
+                Some(IpamWhat::Check) => ipam::check(report),
+                Some(IpamWhat::Release { .. }) => ipam::released(report),
+                _ => ipam::show(report, blocks),
+            })?;
         Ok(if report.findings.is_empty() && report.left.is_empty() { 0 } else { NO })
     }
 
@@ -201,7 +204,16 @@ impl Asker<'_> {
         request: &Request,
         render: impl Fn(&T) -> String,
     ) -> Result<T, CliError> {
-        let answer: T = Client::connect(self.socket, TIMEOUT)?.call(request)?;
+        self.show_within(request, TIMEOUT, render)
+    }
+
+    fn show_within<T: Serialize + DeserializeOwned>(
+        &self,
+        request: &Request,
+        timeout: Duration,
+        render: impl Fn(&T) -> String,
+    ) -> Result<T, CliError> {
+        let answer: T = Client::connect(self.socket, timeout)?.call(request)?;
         if self.json {
             say_json(&answer)?;
         } else {

@@ -200,3 +200,44 @@ fn units() {
     assert_eq!([0, 9_999, 10_240, 5 << 30].map(table::bytes), ["0 B", "9999 B", "10.0 KiB", "5.0 GiB"]);
     assert_eq!([0, 999, 61_000, 90_061_000].map(table::duration), ["0 ms", "999 ms", "1 min 1 s", "1 d 1 h"]);
 }
+
+#[test]
+fn ipam_asks_and_shows() {
+    let query = |line: &str| match parse(line).unwrap().command {
+        Command::Ipam { what } => ipam::query(what.as_ref()),
+        other => panic!("{other:?}"),
+    };
+    use control::api::IpamQuery;
+    assert_eq!(query("vsctl ipam"), Ok(IpamQuery::Show));
+    assert_eq!(query("vsctl ipam show --show-blocks"), Ok(IpamQuery::Show));
+    let ip = "10.0.0.1".parse().unwrap();
+    assert_eq!(query("vsctl ipam show --ip 10.0.0.1"), Ok(IpamQuery::Ip(ip)));
+    assert_eq!(query("vsctl ipam release --ip 10.0.0.1"), Ok(IpamQuery::Release(vec![ip])));
+    assert!(query("vsctl ipam release --from-report /nowhere").unwrap_err().contains("/nowhere"));
+    for bad in
+        ["vsctl ipam release", "vsctl ipam release --ip x", "vsctl ipam show --ip 10.0.0.1 --show-blocks"]
+    {
+        assert!(parse(bad).is_err(), "{bad}");
+    }
+
+    let report: IpamReport = serde_json::from_value(serde_json::json!({
+        "kind": "pools",
+        "pools": [{"name": "pods", "cidr": "10.50.0.0/24", "block_size": 26, "blocks": 1, "addresses": 256, "used": 2}],
+        "blocks": [{"cidr": "10.50.0.64/26", "node": "n1", "affinity": "confirmed", "used": 2, "borrowed": 1, "cooling": 3, "free": 59}],
+        "findings": [{"problem": "leaked", "detail": "10.50.0.65: \u{1b}[2Jnobody has it"}],
+        "done": ["10.50.0.65"], "left": ["10.50.0.66: nobody has it"],
+    }))
+    .unwrap();
+    assert_eq!(
+        ipam::show(&report, true),
+        "POOL  RANGE           BLOCKS  ADDRESSES  USED    %\n\
+         pods  10.50.0.0/24  1 of /26        256     2  0.8\n\n\
+         BLOCK          NODE  AFFINITY   USED  BORROWED  COOLING  FREE\n\
+         10.50.0.64/26  n1    confirmed     2         1        3    59\n"
+    );
+    assert_eq!(
+        ipam::check(&report),
+        "10.50.0.65: ?[2Jnobody has it\n2 addresses in 1 blocks looked at, 1 findings\n"
+    );
+    assert_eq!(ipam::released(&report), "released: 10.50.0.65\nleft: 10.50.0.66: nobody has it\n");
+}
