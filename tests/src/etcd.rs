@@ -15,7 +15,10 @@ use std::time::{Duration, Instant};
 use control::config::EtcdSettings;
 use vswitch::lab::{Netns, within};
 
-pub use bed::{CONFIG, LivePod, SUBNETS, attach, bed, config, start, start_all, vsctl, vxlan_lease};
+pub use bed::{
+    CONFIG, LivePod, SUBNETS, attach, bed, config, config_with, start, start_all, start_with, vsctl,
+    vxlan_lease,
+};
 pub use nodes::{Heard, Node, quick};
 pub use proxy::Proxy;
 

@@ -209,6 +209,7 @@ fn a_node_finds_its_subnet_again() {
         address6: None,
         vtep_mac: None,
         subnet_env: Some(env),
+        pools: false,
     };
     let old = Node::start_as(facts, &etcd.settings(), quick());
     let _ = old.first();
@@ -223,7 +224,14 @@ fn a_node_without_a_mac_takes_up_the_one_its_peers_know() {
     let value = r#"{"PublicIP":"192.168.4.4","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"0e:12:34:56:78:9a"}}"#;
     etcd.put(&format!("{SUBNETS}10.5.44.0-24"), value);
     let address = Some("192.168.4.4".parse().unwrap());
-    let facts = NodeFacts { name: "n".to_owned(), address, address6: None, vtep_mac: None, subnet_env: None };
+    let facts = NodeFacts {
+        name: "n".to_owned(),
+        address,
+        address6: None,
+        vtep_mac: None,
+        subnet_env: None,
+        pools: false,
+    };
     let node = Node::start_as(facts, &etcd.settings(), quick());
     let tunnel = node.first().fleet.tunnel.clone();
     assert!(format!("{tunnel:?}").contains("0e:12:34:56:78:9a"), "{tunnel:?}");

@@ -28,6 +28,7 @@ pub struct ServiceAccount {
 /// A node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
+    pub(crate) labels: LabelMap,
     /// Its addresses (`InternalIP` and `ExternalIP`).
     pub addrs: Vec<IpAddr>,
     /// The ranges of its pods (`spec.podCIDRs`).
@@ -52,6 +53,20 @@ pub struct Pod {
     pub addrs: Vec<IpAddr>,
     /// Its containers' named ports.
     pub ports: Vec<NamedPort>,
+    /// What its annotations say of the addresses it is to have.
+    pub wishes: Wishes,
+}
+
+/// Calico's annotations about a pod's addresses: lists in JSON. What cannot be read is an error when the pod is
+/// attached, not of the object: policy must not depend on it.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Wishes {
+    /// `cni.projectcalico.org/ipAddrs`
+    pub addrs: Option<Arc<str>>,
+    /// `cni.projectcalico.org/ipv4pools`
+    pub pools4: Option<Arc<str>>,
+    /// `cni.projectcalico.org/ipv6pools`
+    pub pools6: Option<Arc<str>>,
 }
 
 #[derive(Deserialize)]
@@ -139,7 +154,7 @@ pub(super) fn node(value: &Value, errors: &mut Errors) -> Option<Node> {
             None
         }
     };
-    Some(Node { addrs, pod_cidrs, flannel })
+    Some(Node { labels: doc.metadata.labels.unwrap_or_default(), addrs, pod_cidrs, flannel })
 }
 
 #[derive(Deserialize)]
@@ -221,7 +236,17 @@ pub(super) fn pod(value: &Value, errors: &mut Errors) -> Option<Pod> {
     }
     addrs.sort_unstable();
     addrs.dedup();
+    let annotation = |name: &str| {
+        let key = format!("cni.projectcalico.org/{name}");
+        doc.metadata.annotation(&key).map(Arc::from)
+    };
+    let wishes = Wishes {
+        addrs: annotation("ipAddrs"),
+        pools4: annotation("ipv4pools"),
+        pools6: annotation("ipv6pools"),
+    };
     Some(Pod {
+        wishes,
         labels: doc.metadata.labels.unwrap_or_default(),
         node: spec.node_name.filter(|name| !name.is_empty()).map(Arc::from),
         service_account: service_account.into(),

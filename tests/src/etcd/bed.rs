@@ -46,6 +46,15 @@ pub fn vxlan_lease(address: &str, mac: &str) -> String {
 /// When it cannot be written.
 #[must_use]
 pub fn config(lab: &Lab, i: usize, etcd: &Etcd) -> PathBuf {
+    config_with(lab, i, etcd, "")
+}
+
+/// The same with these lines more.
+///
+/// # Panics
+/// When it cannot be written.
+#[must_use]
+pub fn config_with(lab: &Lab, i: usize, etcd: &Etcd, more: &str) -> PathBuf {
     let plan = lab.bed.plan(i);
     let dir = lab.bed.dir().join(format!("n{}", plan.n));
     fs::create_dir_all(dir.join("run")).expect("a directory can be made");
@@ -60,7 +69,7 @@ pub fn config(lab: &Lab, i: usize, etcd: &Etcd) -> PathBuf {
         url = etcd.url(),
     );
     let path = dir.join("vswitch.toml");
-    fs::write(&path, text).expect("a file can be written");
+    fs::write(&path, text + more).expect("a file can be written");
     path
 }
 
@@ -77,10 +86,18 @@ pub fn start(lab: &mut Lab, i: usize, etcd: &Etcd) {
 /// # Panics
 /// When one is not ready within 10 s.
 pub fn start_all(lab: &mut Lab, nodes: &[usize], etcd: &Etcd) {
+    start_with(lab, nodes, etcd, "");
+}
+
+/// The same with these lines more in their configurations.
+///
+/// # Panics
+/// When one is not ready within 10 s.
+pub fn start_with(lab: &mut Lab, nodes: &[usize], etcd: &Etcd, more: &str) {
     let started: Vec<(usize, Daemon)> = thread::scope(|scope| {
         let lab = &*lab;
         let start = |i: usize| {
-            let config = config(lab, i, etcd);
+            let config = config_with(lab, i, etcd, more);
             let (netns, run) = (&lab.bed.nodes[i], lab.run_dir(i));
             scope.spawn(move || {
                 let started = Daemon::start(&lab.programs, netns, i + 1, &config, &run, &Stop::default());

@@ -33,6 +33,9 @@ impl Daemon {
         if self.guard.told(|objects| news.apply(objects)) {
             self.bring_objects_into_force()?;
         }
+        for then in std::mem::take(&mut news.then) {
+            then(self);
+        }
         Ok(())
     }
 

@@ -23,6 +23,7 @@ pub(super) struct Keeping {
 pub(super) struct Known {
     pub(super) own: Option<LeaseKey>,
     pub(super) contact: SystemTime,
+    pub(super) routes: crate::blocks::Routes,
 }
 
 impl Keeping {
@@ -118,6 +119,9 @@ impl Engine {
         let text = self.nodes.network_text()?;
         let contact = if self.is_up(Source::Nodes) { SystemTime::now() } else { self.contact? };
         let mut kept = Kept::new(&self.client.settings().prefix, text, contact);
+        if let Some(blocks) = &self.blocks {
+            kept.routes.clone_from(blocks.routes());
+        }
         kept.own = self.keeper.own().key.map(|key| key.to_string());
         for (name, entry) in &self.nodes.leases {
             if let Some(value) = &entry.value {
@@ -151,7 +155,7 @@ pub(super) fn load(
     };
     nodes.restore(kept.network.as_bytes());
     let own = kept.own.as_ref().and_then(|text| text.parse().ok());
-    let contact = kept.contact();
+    let (contact, routes) = (kept.contact(), kept.routes.clone());
     for (name, lease) in kept.leases {
         let Ok(key) = name.parse() else { continue };
         let value = LeaseValue::parse(lease.value.as_bytes()).ok();
@@ -170,7 +174,7 @@ pub(super) fn load(
             objects.restore(key, value);
         }
     }
-    (Some(Known { own, contact }), None)
+    (Some(Known { own, contact, routes }), None)
 }
 
 fn told(path: &std::path::Path, err: &FileError) -> String {

@@ -56,6 +56,9 @@ impl Engine {
             self.objects.good().map(|(key, source)| (key.clone(), Arc::clone(source))).collect();
         for (key, source) in all {
             if let Some(object) = read_one(&source) {
+                if let (Some(blocks), Ok(object)) = (&mut self.blocks, &object) {
+                    blocks.object(&key, Some(object));
+                }
                 self.telling.changed(key, (source, object));
             }
         }
@@ -80,6 +83,7 @@ impl Engine {
         // Where the network's configuration is gone, the store was wiped or is being restored: nothing it does not say
         // any more is taken back.
         let says = self.nodes.text.is_some() && !self.nodes.is_listing();
+        let says = says && self.blocks.as_ref().is_none_or(|blocks| !blocks.is_listing());
         let heard = self.is_up(Source::Nodes);
         if says && heard && std::mem::take(&mut self.telling.fleet) {
             self.tell_fleet();
@@ -91,7 +95,8 @@ impl Engine {
         self.tell_health();
         // Last, so that whoever waited for it finds everything else told; and a node that serves has it all kept, or a
         // crash while etcd is away would begin without policy.
-        let all = [Source::Nodes, Source::Pods, Source::Objects];
+        let all = [Source::Nodes, Source::Pods, Source::Objects, Source::Blocks, Source::Affinities];
+        let all = if self.blocks.is_some() { &all[..] } else { &all[..3] };
         let complete = all.iter().all(|source| self.listed.contains(source)) && says;
         if !self.telling.first
             && complete
@@ -112,9 +117,13 @@ impl Engine {
             ipnet::IpNet::V6(_) => own.address6.map(IpAddr::V6),
         };
         let nets = own.key.into_iter().flat_map(nets_of);
-        let mine: Vec<_> = nets.filter_map(|net| Some((net, ends(&net)?))).collect();
-        self.telling.pods.extend(self.pods.own(&peers, &mine));
-        if let Some(fleet) = self.fleet(peers)
+        let mut mine: Vec<_> = nets.filter_map(|net| Some((net, ends(&net)?))).collect();
+        let mut fleet = self.fleet(peers);
+        if let Some(fleet) = &mut fleet {
+            mine.extend(self.lay_blocks(fleet));
+            self.telling.pods.extend(self.pods.own(&fleet.peers, &mine));
+        }
+        if let Some(fleet) = fleet
             && self.telling.last_fleet.as_deref() != Some(&fleet)
         {
             let fleet = Arc::new(fleet);
@@ -123,6 +132,11 @@ impl Engine {
             (self.on_event)(StoreEvent::Fleet(fleet));
         }
         self.telling.lease_problems = problems;
+    }
+
+    /// The nodes as leases have them, without pools and blocks.
+    pub(super) fn base_fleet(&self) -> Option<Fleet> {
+        self.fleet(self.nodes.roster(self.keeper.own())?.peers)
     }
 
     /// The nodes, once we are one of them.
@@ -198,7 +212,14 @@ impl Engine {
                 Source::Nodes => {}
                 Source::Pods => drop(problems.insert(self.pods.prefix().to_owned(), err.clone())),
                 Source::Objects => drop(problems.insert(self.objects.prefix().to_owned(), err.clone())),
+                Source::Blocks => drop(problems.insert(crate::blocks::BLOCKS.to_owned(), err.clone())),
+                Source::Affinities => {
+                    drop(problems.insert(crate::blocks::AFFINITIES.to_owned(), err.clone()))
+                }
             }
+        }
+        if let Some(blocks) = &self.blocks {
+            blocks.problems(&mut problems);
         }
         self.keeping.problem(&self.state, &mut problems);
         if problems != self.telling.last_problems {
@@ -237,7 +258,7 @@ impl Engine {
 }
 
 /// The one object of a value.
-fn read_one(source: &Arc<Value>) -> Option<Result<Object, Refused>> {
+pub(super) fn read_one(source: &Arc<Value>) -> Option<Result<Object, Refused>> {
     let mut items = Vec::new();
     read_value((**source).clone(), &mut items);
     match items.pop() {
