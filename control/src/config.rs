@@ -25,11 +25,11 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::fleet::{Backend, Fleet};
 use crate::mac::Mac;
 
-pub use bgp::{Bgp, BgpPeer, Neighbour, Password};
+pub use bgp::{Bgp, BgpPeer, BgpRule, Neighbour, Password, PrefixRange, RouteChange, RouteTag};
 pub use error::{ConfigError, ConfigErrors, LoadError, Problem};
 pub use file::{
-    BgpPeerSection, BgpSection, ConfigFile, MetricsSection, NetworkSection, NodeSection, PeerSection,
-    StoreSection, TunnelSection,
+    BgpPeerSection, BgpRuleSection, BgpSection, ConfigFile, MetricsSection, NetworkSection, NodeSection,
+    PeerSection, StoreSection, TunnelSection,
 };
 pub use machine::{Link, Machine};
 pub use store::{EtcdSettings, Store};

@@ -487,6 +487,7 @@ fn unknown_keys_and_wrong_types_show_their_line() {
         ("[[peer]]\nip = \"1.1.1.1\"\n", "ip"),
         ("[store]\npaswd = 1\n", "paswd"),
         ("[bgp]\n[[bgp.peer]]\nactive = true\n", "active"),
+        ("[[bgp.peer]]\n[[bgp.peer.import-rule]]\nprefix = 1\n", "prefix"),
         ("[metrics]\nport = 1\n", "port"),
     ] {
         let err = Config::load(text, &machine()).unwrap_err();

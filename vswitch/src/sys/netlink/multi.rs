@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use netlink_packet_core::{
@@ -29,7 +30,7 @@ pub struct LearnedRoute {
     /// Destination.
     pub dst: IpNet,
     /// Next hops, each with the index of its link, all equally good; none = no such route.
-    pub hops: Vec<(IpAddr, u32)>,
+    pub hops: Arc<[(IpAddr, u32)]>,
 }
 
 impl Netlink {
@@ -139,7 +140,7 @@ fn message(route: &LearnedRoute) -> RouteMessage {
         attributes.push(RouteAttribute::Destination(route.dst.network().into()));
     }
     attributes.push(RouteAttribute::Priority(METRIC));
-    match route.hops.as_slice() {
+    match &*route.hops {
         [] => {}
         [(via, oif)] => {
             attributes.push(RouteAttribute::Gateway((*via).into()));
