@@ -80,7 +80,7 @@ pub fn run(programs: &Programs, stop: &Stop, changes: usize) -> Result<Changes> 
         |to: Ipv4Addr, protocol: &str| times(&lab, &pod, (&near, &far), (to, protocol), stop, changes);
     Ok(Changes {
         pods: times(Ipv4Addr::new(10, 244, 200, 1), "pods")?,
-        other: times(Ipv4Addr::new(172, 20, 0, 1), "other")?,
+        other: times(Ipv4Addr::new(172, 20, 0, 1), "kern")?,
     })
 }
 
@@ -90,7 +90,7 @@ fn bird(host: u8, prepend: usize) -> String {
     format!(
         "log stderr {{ warning, error, fatal }};\nrouter id {};\nprotocol device {{}}\n\
          protocol static pods {{ ipv4; route {POD} blackhole; }}\n\
-         protocol static other {{ ipv4; route {OTHER} blackhole; }}\n\
+         protocol static kern {{ ipv4; route {OTHER} blackhole; }}\n\
          protocol bgp node {{ local as {}; neighbor {} as {}; connect delay time 1; connect retry time 1;\n\
          ipv4 {{ import none; export filter {{ {longer}accept; }}; }}; }}\n",
         Router::address(host),
@@ -145,8 +145,9 @@ fn send(pod: &Attached, to: Ipv4Addr, over: &AtomicBool) -> Result<()> {
 }
 
 fn mac(router: &Router) -> Result<[u8; 6]> {
-    let text = router.netns.run("cat /sys/class/net/eth0/address")?;
-    let bytes = text.trim().split(':').map(|byte| u8::from_str_radix(byte, 16));
+    let text = router.netns.ip("-o link show eth0")?;
+    let address = text.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
+    let bytes = address.context("eth0 has an address")?.split(':').map(|byte| u8::from_str_radix(byte, 16));
     let bytes: Vec<u8> = bytes.collect::<Result<_, _>>()?;
     <[u8; 6]>::try_from(bytes).ok().context("a MAC address has six bytes")
 }

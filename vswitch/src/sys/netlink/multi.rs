@@ -21,8 +21,9 @@ use super::{MAIN_TABLE, Netlink, NetlinkError, Operand, Parts, error, receive};
 pub const LEARNED: u8 = 0x77;
 /// Their priority: after what an administrator or the kernel itself made. Calico's.
 const METRIC: u32 = 1024;
-/// Messages sent in one go; their answers fit the socket's buffer many times over.
-const BATCH: usize = 256;
+/// Messages sent in one go. The kernel carries out all of them before it lets anybody else run on that processor (where
+/// it is not preemptible), so they are few.
+const BATCH: usize = 24;
 
 /// A learned route as it should be.
 #[derive(Clone, PartialEq, Eq, Debug)]
