@@ -48,21 +48,21 @@ fn wait(what: &str, is_so: impl FnMut() -> bool) {
 
 fn bird(role: Role) -> String {
     let mut text = "log stderr all;\nrouter id 192.168.77.9;\nprotocol device {}\n\
-         protocol direct { ipv4; ipv6; interface \"lo\"; }\n\
+         protocol direct { ipv4; ipv6; interface \"lo\", \"eth0\"; }\n\
          protocol kernel { ipv4 { export where source = RTS_BGP; }; }\n\
          protocol kernel { ipv6 { export where source = RTS_BGP; }; }\n"
         .to_owned();
     let (asn, client) = (role.asn(), if role == Role::Reflector { "rr client;" } else { "" });
     for i in role.neighbours() {
-        for (name, node, how, family) in [
-            ("four", format!("192.168.77.{i}"), "", "ipv4"),
-            ("six", format!("fd77::{i}"), "passive yes;", "ipv6"),
+        for (name, node, how, family, told) in [
+            ("four", format!("192.168.77.{i}"), "", "ipv4", "[172.20.0.0/16, 10.244.0.0/16+]"),
+            ("six", format!("fd77::{i}"), "passive yes;", "ipv6", "[fd20::/64, fd00:10:244::/48+]"),
         ] {
             let _ = write!(
                 text,
                 "protocol bgp {name}{i} {{ local as {asn}; neighbor {node} as {OURS}; {how} {client}\n\
                  connect delay time 1; connect retry time 1; error wait time 1, 2;\n\
-                 {family} {{ import all; export where source ~ [RTS_DEVICE, RTS_BGP]; }}; }}\n"
+                 {family} {{ import all; export where net ~ {told}; }}; }}\n"
             );
         }
     }
