@@ -8,6 +8,7 @@
 mod conn;
 mod driver;
 mod gauges;
+mod hops;
 mod kernel;
 mod learned;
 mod mailbox;
@@ -35,6 +36,7 @@ use self::learned::{Hops, Learned};
 use self::mailbox::Mailbox;
 use self::settings::Policies;
 use super::keeper_link::{KeeperLink, names};
+use super::metrics::BgpSample;
 use super::pools::announced;
 use super::{Daemon, DaemonError, Event, chain, serve};
 
@@ -153,8 +155,8 @@ impl Bgp {
         self.send(Command::Report(query, answer));
     }
 
-    /// Neighbours, sessions that are up, and prefixes learned.
-    pub(super) fn gauges(&self) -> [u64; 3] {
+    /// Itself in numbers.
+    pub(super) fn gauges(&self) -> BgpSample {
         self.gauges.read()
     }
 
