@@ -4,6 +4,7 @@
 //! falls on both alike. The unit of evidence is the ratio within a pair; a row is the geometric mean of its pairs with
 //! a bootstrap interval. A run of A against A says how far two equals may differ here.
 
+pub mod bgp;
 pub mod cni;
 pub mod cpu;
 pub mod cubic;
@@ -11,5 +12,6 @@ pub mod iperf;
 pub mod label;
 pub mod policy;
 pub mod report;
+pub mod reroute;
 pub mod rows;
 pub mod stats;

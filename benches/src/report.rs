@@ -71,6 +71,10 @@ pub struct Comparison {
     pub policy: Option<crate::policy::Figures>,
     /// Milliseconds from a label's change to the first packet it admits.
     pub label: Option<Vec<f64>>,
+    /// A router's large table.
+    pub bgp: Option<crate::bgp::Loaded>,
+    /// A route that changes.
+    pub reroute: Option<crate::reroute::Changes>,
 }
 
 impl Comparison {
@@ -116,6 +120,8 @@ impl Comparison {
                 times.len()
             );
         }
+        text.extend(self.bgp.as_ref().map(crate::bgp::Loaded::table));
+        text.extend(self.reroute.as_ref().map(crate::reroute::Changes::table));
         text
     }
 }

@@ -74,6 +74,8 @@ pub struct PeerCounters {
     pub updates_sent: u64,
     /// Times the session came up.
     pub established: u64,
+    /// Times an established session ended, whatever the reason.
+    pub lost: u64,
     /// UPDATEs with a wrong attribute that did not end the session.
     pub attribute_errors: u64,
     /// Routes counted as withdrawn because of one (RFC 7606).

@@ -26,6 +26,8 @@ pub enum AsPathMatch {
     Contains(u32),
     /// It has at least this many ASes, a set counting as one.
     AtLeast(usize),
+    /// One of these is so.
+    Any(Vec<AsPathMatch>),
 }
 
 impl AsPathMatch {
@@ -37,6 +39,7 @@ impl AsPathMatch {
             AsPathMatch::Neighbor(asn) => path.neighbor() == Some(*asn),
             AsPathMatch::Contains(asn) => path.numbers().any(|number| number == *asn),
             AsPathMatch::AtLeast(least) => path.length() >= *least,
+            AsPathMatch::Any(all) => all.iter().any(|one| one.matches(attributes)),
         }
     }
 }
@@ -46,9 +49,9 @@ impl AsPathMatch {
 pub struct Match {
     /// The prefix is on one of these lists; an empty list matches nothing.
     pub prefixes: Option<PrefixList>,
-    /// The route has one of these communities; none named: no condition.
+    /// The route has one of these communities or of those below; none named: no condition.
     pub communities: Vec<Community>,
-    /// The route has one of these large communities; none named: no condition.
+    /// Large communities, of which the route has one.
     pub large_communities: Vec<LargeCommunity>,
     /// All of these are so.
     pub as_path: Vec<AsPathMatch>,
@@ -59,14 +62,20 @@ pub struct Match {
 }
 
 impl Match {
+    fn tagged(&self, attributes: &Attributes) -> bool {
+        let anything = self.communities.is_empty() && self.large_communities.is_empty();
+        anything
+            || self.communities.iter().any(|c| attributes.has(*c))
+            || self.large_communities.iter().any(|c| attributes.large_communities.contains(c))
+    }
+
     fn applies(&self, net: &IpNet, attributes: &Attributes) -> bool {
         /// No condition, or one of them is so.
         fn any<T>(of: &[T], is: impl Fn(&T) -> bool) -> bool {
             of.is_empty() || of.iter().any(is)
         }
         self.prefixes.as_ref().is_none_or(|list| list.contains(net))
-            && any(&self.communities, |c| attributes.has(*c))
-            && any(&self.large_communities, |c| attributes.large_communities.contains(c))
+            && self.tagged(attributes)
             && self.as_path.iter().all(|m| m.matches(attributes))
             && any(&self.next_hops, |n| n.contains(&attributes.next_hop.addr))
             && self.origin.is_none_or(|origin| origin == attributes.origin)
@@ -86,6 +95,8 @@ pub struct Set {
     pub remove_communities: Vec<Community>,
     /// Communities added.
     pub add_communities: Vec<Community>,
+    /// Large communities taken away, before others are added.
+    pub remove_large_communities: Vec<LargeCommunity>,
     /// Large communities added.
     pub add_large_communities: Vec<LargeCommunity>,
     /// An AS put in front of the path, and how many times.
@@ -112,9 +123,11 @@ impl Set {
             communities.dedup();
             attributes.communities = communities.into();
         }
-        if !self.add_large_communities.is_empty() {
-            let mut communities = attributes.large_communities.to_vec();
-            communities.extend(&self.add_large_communities);
+        if !self.remove_large_communities.is_empty() || !self.add_large_communities.is_empty() {
+            let kept =
+                attributes.large_communities.iter().filter(|c| !self.remove_large_communities.contains(c));
+            let mut communities: Vec<LargeCommunity> =
+                kept.chain(&self.add_large_communities).copied().collect();
             communities.sort_unstable();
             communities.dedup();
             attributes.large_communities = communities.into();
@@ -137,6 +150,8 @@ pub struct Rule {
 /// Rules in order, and what happens to a route none of them applies to.
 #[derive(Clone, Default, Debug)]
 pub struct Policy {
+    /// Only prefixes on this list are looked at, all others rejected; `None`: every prefix is.
+    pub within: Option<PrefixList>,
     /// The rules.
     pub rules: Vec<Rule>,
     /// Is a route accepted that no rule applies to?
@@ -157,11 +172,14 @@ pub enum Verdict {
 impl Policy {
     /// Takes everything as it is.
     pub fn accept_all() -> Policy {
-        Policy { rules: Vec::new(), otherwise: true }
+        Policy { otherwise: true, ..Policy::default() }
     }
 
     /// What it says about this route.
     pub fn verdict(&self, net: &IpNet, attributes: &Attributes) -> Verdict {
+        if self.within.as_ref().is_some_and(|list| !list.contains(net)) {
+            return Verdict::Reject;
+        }
         match self.rules.iter().enumerate().find(|(_, rule)| rule.when.applies(net, attributes)) {
             Some((_, Rule { then: None, .. })) => Verdict::Reject,
             Some((at, Rule { then: Some(set), .. })) if !set.is_empty() => Verdict::Change(at),

@@ -40,6 +40,7 @@ pub use fib::{FibChange, FibHop, FibRoute};
 pub(crate) use group::Group;
 pub(crate) use import::Import;
 pub use import::Rejected;
+use next_hops::Moved;
 pub(crate) use next_hops::NextHops;
 pub(crate) use table::{Path, Slot, Table};
 
@@ -95,6 +96,8 @@ pub(crate) struct Rib {
     pub(crate) groups: Vec<Group>,
     sources: Vec<Option<Source>>,
     fib: Interner<FibRoute>,
+    /// How many prefixes' best path each peer has.
+    chosen: PerFamily<Chosen>,
     /// Routes are collected and not yet chosen: we have restarted (RFC 4724 section 4.1).
     pub(crate) deferring: bool,
     /// A member of a group has something to be sent that no dirty slot leads to.
@@ -117,6 +120,7 @@ impl Rib {
             groups: Vec::new(),
             sources: vec![Some(local)],
             fib: Interner::default(),
+            chosen: PerFamily::default(),
             deferring: false,
             pumping: false,
         }
@@ -190,6 +194,7 @@ impl Rib {
     /// Import policy changed: judges every route of the peer again.
     pub(crate) fn reimport(&mut self, peer: PeerId, import: &mut Import) {
         for family in Family::ALL {
+            let mut accepted = 0;
             for slot in self.tables[family].slots_of(peer) {
                 let Some(slot) = self.tables[family].touch(slot) else { continue };
                 let net = slot.net;
@@ -198,12 +203,25 @@ impl Rib {
                     if let Ok(accepted) = &outcome {
                         self.next_hops.retain(accepted.next_hop.addr);
                     }
+                    accepted += u32::from(outcome.is_ok());
                     if let Some(old) = path.set_outcome(outcome) {
                         self.next_hops.release(old.next_hop.addr);
                     }
                 }
             }
+            self.tables[family].set_accepted(peer, accepted);
         }
+    }
+
+    /// How many prefixes' best path is this peer's.
+    pub(crate) fn chosen(&self, peer: PeerId, family: Family) -> u32 {
+        self.chosen[family].0.get(peer.index()).copied().unwrap_or(0)
+    }
+
+    /// What forwarding was told last: every prefix that it forwards by a learned route, in no order.
+    pub(crate) fn fib(&self) -> impl Iterator<Item = (IpNet, &Arc<FibRoute>)> {
+        let slots = self.tables.iter().flat_map(|(_, table)| table.slots());
+        slots.filter_map(|slot| Some((slot.net, slot.fib.as_ref()?)))
     }
 
     /// Anything to do for [`flush`](Self::flush)?
@@ -218,8 +236,12 @@ impl Rib {
         if self.deferring {
             return Vec::new();
         }
-        if self.next_hops.take_changed() {
-            Family::ALL.into_iter().for_each(|family| self.tables[family].touch_all());
+        match self.next_hops.take_changed() {
+            Moved::Nothing => {}
+            Moved::These(hops) => {
+                Family::ALL.into_iter().for_each(|family| self.tables[family].touch_hops(&hops));
+            }
+            Moved::Everything => Family::ALL.into_iter().for_each(|family| self.tables[family].touch_all()),
         }
         for family in Family::ALL {
             let dirty = self.tables[family].take_dirty();
@@ -290,10 +312,15 @@ impl Rib {
             }
         };
         slot.equal = equal;
+        let chosen = slot.best().map_or(PeerId::LOCAL, |(path, _)| path.source);
+        if chosen != slot.chosen() {
+            self.chosen[family].count(slot.chosen(), chosen);
+            slot.choose(chosen);
+        }
         let route = memo.route(slot, &self.sources, &mut self.fib);
-        if route != slot.fib {
-            slot.fib.clone_from(&route);
-            changes.push(FibChange { net: slot.net, route });
+        if !same(&route, &slot.fib) {
+            let before = std::mem::replace(&mut slot.fib, route.clone());
+            changes.push(FibChange { net: slot.net, before, route });
         }
     }
 
@@ -344,6 +371,31 @@ impl Rib {
     pub(crate) fn refresh(&mut self, peer: PeerId, family: Family, borders: bool) {
         for group in self.groups.iter_mut().filter(|g| g.key.families[family]) {
             self.pumping |= group.refresh(peer, family, borders);
+        }
+    }
+}
+
+/// Is it the same route? They are shared, so a look at the pointers mostly tells.
+fn same(a: &Option<Arc<FibRoute>>, b: &Option<Arc<FibRoute>>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+/// Best paths, counted by whose they are.
+#[derive(Default, Debug)]
+struct Chosen(Vec<u32>);
+
+impl Chosen {
+    fn count(&mut self, before: PeerId, now: PeerId) {
+        if self.0.len() <= now.index() {
+            self.0.resize(now.index() + 1, 0);
+        }
+        self.0[now.index()] += 1;
+        if let Some(count) = self.0.get_mut(before.index()) {
+            *count = count.saturating_sub(1);
         }
     }
 }

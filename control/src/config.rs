@@ -26,11 +26,11 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::fleet::{Backend, Fleet};
 use crate::mac::Mac;
 
-pub use bgp::{Bgp, BgpPeer, Neighbour, Password};
+pub use bgp::{Bgp, BgpPeer, BgpRule, Neighbour, Password, PrefixRange, RouteChange, RouteTag};
 pub use error::{ConfigError, ConfigErrors, LoadError, Problem};
 pub use file::{
-    BgpPeerSection, BgpSection, ConfigFile, IpamSection, MetricsSection, NetworkSection, NodeSection,
-    PeerSection, StoreSection, TunnelSection,
+    BgpPeerSection, BgpRuleSection, BgpSection, ConfigFile, IpamSection, MetricsSection, NetworkSection,
+    NodeSection, PeerSection, StoreSection, TunnelSection,
 };
 pub use ipam::Ipam;
 pub use machine::{Link, Machine};

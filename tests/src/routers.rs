@@ -180,6 +180,12 @@ impl Router {
             .collect()
     }
 
+    /// Process ids of its programs.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        self.children.iter().map(Child::id).collect()
+    }
+
     /// Sends all its processes a signal.
     pub fn signal(&self, signal: Signal) {
         for child in &self.children {

@@ -263,6 +263,108 @@ fn we_reflect_between_bird_frr_and_a_node() {
 }
 
 #[test]
+fn rules_refuse_by_community_and_as_and_tag_what_is_sent() {
+    let _turn = turn();
+    let mut lab = bed(1, TunnelKind::Direct);
+    let mut r = router(&lab, Make::Bird, 9);
+    r.start(
+        "log stderr all;\nrouter id 192.168.77.9;\nprotocol device {}\nprotocol static told { ipv4;\n\
+         route 172.22.0.0/16 blackhole { bgp_community.add((65010,666)); };\n\
+         route 172.23.0.0/16 blackhole { bgp_large_community.add((65010,6,6)); };\n\
+         route 172.24.0.0/16 blackhole { bgp_path.prepend(65099); };\n\
+         route 172.25.0.0/16 blackhole;\nroute 172.25.9.0/24 blackhole;\n}\n\
+         protocol bgp n1 { local as 65010; neighbor 192.168.77.1 as 64512; connect retry time 1;\n\
+         ipv4 { import all; export all; }; }\n",
+    );
+    start(
+        &mut lab,
+        0,
+        "[bgp]\nasn = 64512\nmesh = false\n[[bgp.peer]]\naddress = \"192.168.77.9\"\nasn = 65010\n\
+         [[bgp.peer.import-rule]]\ncommunities = [\"65010:666\", \"65010:6:6\"]\naction = \"reject\"\n\
+         [[bgp.peer.import-rule]]\norigin-as = [65099]\naction = \"reject\"\n\
+         [[bgp.peer.import-rule]]\nprefixes = [\"172.25.0.0/16 le 16\"]\nlocal-pref = 200\n\
+         [[bgp.peer.export-rule]]\nadd-communities = [\"64512:7\", \"64512:1:2\"]\nprepend = 2\n",
+    );
+    up(&lab, 0, "192.168.77.9");
+    let routes =
+        || report(&lab, 0, BgpQuery::Routes { within: Some("172.16.0.0/12".parse().unwrap()) }).routes;
+    wait("five routes", || routes().len() == 5);
+    for route in routes() {
+        let path = &route.paths[0];
+        let (net, preference) = (route.net.to_string(), path.local_pref);
+        let refused = !net.starts_with("172.25.");
+        assert_eq!((path.used, path.rejected.is_some()), (!refused, refused), "{route:?}");
+        assert_eq!(preference, (net == "172.25.0.0/16").then_some(200), "{route:?}");
+    }
+    let node = &lab.bed.nodes[0];
+    wait("both are in the kernel", || node.ip("route show proto 119").unwrap().lines().count() == 2);
+    let wanted = ["BGP.as_path: 64512 64512 64512", "(64512,7)", "(64512, 1, 2)"];
+    wait("BIRD has ours with the tags", || {
+        let seen = r.ask("show route 10.244.1.0/24 all");
+        wanted.iter().all(|text| seen.contains(text))
+    });
+}
+
+#[test]
+fn a_next_hop_that_is_not_reached_is_not_used() {
+    let _turn = turn();
+    let mut lab = bed(1, TunnelKind::Direct);
+    let mut r = router(&lab, Make::Bird, 9);
+    let node = &lab.bed.nodes[0];
+    node.ip("link add far type veth peer name end").unwrap();
+    node.ip("link set far up").unwrap();
+    node.ip("link set end up").unwrap();
+    node.ip("addr add 192.168.98.1/24 dev far").unwrap();
+    r.start(
+        "log stderr all;\nrouter id 192.168.77.9;\nprotocol device {}\nprotocol static told { ipv4;\n\
+         route 172.20.0.0/16 blackhole;\nroute 172.21.0.0/16 blackhole;\nroute 192.168.99.0/24 blackhole;\n}\n\
+         filter out { bgp_next_hop = 192.168.99.5; if net = 172.21.0.0/16 then bgp_next_hop = 192.168.98.5; accept; }\n\
+         protocol bgp n1 { local as 64512; neighbor 192.168.77.1 as 64512; connect retry time 1;\n\
+         ipv4 { import none; export filter out; }; }\n",
+    );
+    start(
+        &mut lab,
+        0,
+        "[bgp]\nasn = 64512\nmesh = false\n[[bgp.peer]]\naddress = \"192.168.77.9\"\nasn = 64512\n",
+    );
+    up(&lab, 0, "192.168.77.9");
+    let node = &lab.bed.nodes[0];
+    let learned = |net: &str| node.ip(&format!("route show {net} proto 119")).unwrap();
+    wait("the one on a link is used", || learned("172.21.0.0/16").contains("via 192.168.98.5 dev far"));
+    // Of the two others, one covers the next hop of both: it is not the way to itself.
+    let rejected = || -> Vec<Option<String>> {
+        let within = Some("0.0.0.0/0".parse().unwrap());
+        let routes = report(&lab, 0, BgpQuery::Routes { within }).routes;
+        let others =
+            routes.iter().filter(|r| ["172.20.0.0/16", "192.168.99.0/24"].contains(&&*r.net.to_string()));
+        others.map(|r| r.paths[0].rejected.clone()).collect()
+    };
+    wait("two that are not", || {
+        rejected() == [Some("next hop unreachable".to_owned()), Some("next hop unreachable".to_owned())]
+    });
+    assert!(learned("172.20.0.0/16").is_empty() && learned("192.168.99.0/24").is_empty());
+
+    node.ip("route add 192.168.99.4/30 via 192.168.77.9").unwrap();
+    wait("a route there appears", || learned("172.20.0.0/16").contains("via 192.168.77.9 dev eth0"));
+    wait("for both", || learned("192.168.99.0/24").contains("via 192.168.77.9 dev eth0"));
+    node.ip("route replace 192.168.99.4/30 via 192.168.77.8").unwrap();
+    wait("it changes", || learned("172.20.0.0/16").contains("via 192.168.77.8 dev eth0"));
+    node.ip("route del 192.168.99.4/30").unwrap();
+    wait("it goes, and the route over itself with it", || {
+        learned("172.20.0.0/16").is_empty() && learned("192.168.99.0/24").is_empty()
+    });
+
+    node.ip("link set end down").unwrap();
+    wait("its carrier goes", || learned("172.21.0.0/16").is_empty());
+    node.ip("link set end up").unwrap();
+    wait("and comes", || learned("172.21.0.0/16").contains("dev far"));
+    node.ip("link set far down").unwrap();
+    wait("the link goes", || learned("172.21.0.0/16").is_empty());
+    node.ip("link set far up").unwrap();
+    wait("and comes", || learned("172.21.0.0/16").contains("dev far"));
+}
+
+#[test]
 fn no_packet_is_lost_when_either_side_restarts() {
     let _turn = turn();
     let mut lab = bed(2, TunnelKind::Direct);

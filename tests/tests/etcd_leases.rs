@@ -61,14 +61,15 @@ fn every_kind_and_dual_stack() {
         let nets: Vec<String> = fleet.pod_cidrs.iter().map(ToString::to_string).collect();
         let key = format!("{SUBNETS}{}&{}", nets[0].replace('/', "-"), nets[1].replace('/', "-"));
         assert_eq!(etcd.get(&key), value, "{backend}");
-        // The other node has one peer for each family.
+        // The other node has one peer for each family; udp carries IPv4 alone.
+        let families = if backend.contains("udp") { 1 } else { 2 };
         let _ = two.first();
         two.wait("the first is a peer", |heard| {
             let peers = &heard.fleet.as_ref().unwrap().peers;
             let names: Vec<_> = peers.iter().map(|peer| peer.name.as_str()).collect();
             let ranges: Vec<_> =
                 peers.iter().flat_map(|peer| &peer.pod_cidrs).map(ToString::to_string).collect();
-            names == ["192.168.0.1", "fd00:77::1"] && ranges == nets
+            names == ["192.168.0.1", "fd00:77::1"][..families] && ranges == nets[..families]
         });
     }
 }

@@ -9,7 +9,7 @@ use vswitch::lab::{Programs, Stop};
 use vswitch_benches::cubic::Allowed;
 use vswitch_benches::report::{Comparison, Measured};
 use vswitch_benches::rows::Row;
-use vswitch_benches::{cni, iperf, label, policy};
+use vswitch_benches::{bgp, cni, iperf, label, policy, reroute};
 
 /// Compares pod networks in interleaved pairs. Needs root.
 #[derive(Debug, Parser)]
@@ -20,7 +20,7 @@ struct Args {
     /// Seconds of each run after its warm-up.
     #[arg(long, default_value_t = 4)]
     seconds: u32,
-    /// Rows, by their short names: aa g1 g2 g4 g5 cni policy label.
+    /// Rows, by their short names: aa g1 g2 g4 g5 cni policy label bgp reroute.
     #[arg(long, value_delimiter = ',')]
     rows: Vec<String>,
     /// Two pairs of two seconds.
@@ -58,7 +58,8 @@ fn compare(args: &Args) -> anyhow::Result<Comparison> {
     let (pairs, seconds) = if args.quick { (2, 2) } else { (args.pairs.max(1), args.seconds.max(1)) };
     for id in &args.rows {
         anyhow::ensure!(
-            ["cni", "policy", "label"].contains(&id.as_str()) || Row::ALL.iter().any(|row| row.id() == id),
+            ["cni", "policy", "label", "bgp", "reroute"].contains(&id.as_str())
+                || Row::ALL.iter().any(|row| row.id() == id),
             "--rows {id}: no such row"
         );
     }
@@ -76,6 +77,8 @@ fn compare(args: &Args) -> anyhow::Result<Comparison> {
         cni: None,
         policy: None,
         label: None,
+        bgp: None,
+        reroute: None,
     };
     for row in Row::ALL.into_iter().filter(|row| wanted(row.id())) {
         eprintln!("{}: {}", row.id(), row.title());
@@ -104,6 +107,14 @@ fn compare(args: &Args) -> anyhow::Result<Comparison> {
     if wanted("label") {
         eprintln!("label: a change felt by packets");
         comparison.label = Some(label::run(&programs, &stop, if args.quick { 20 } else { 200 })?);
+    }
+    if wanted("bgp") {
+        eprintln!("bgp: a large table");
+        comparison.bgp = Some(bgp::run(&programs, &stop, if args.quick { 100_000 } else { bgp::ROUTES })?);
+    }
+    if wanted("reroute") {
+        eprintln!("reroute: an UPDATE felt by packets");
+        comparison.reroute = Some(reroute::run(&programs, &stop, if args.quick { 20 } else { 200 })?);
     }
     if let Some(path) = &args.json {
         let file = std::fs::File::create(path).with_context(|| path.display().to_string())?;

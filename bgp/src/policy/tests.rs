@@ -48,6 +48,7 @@ fn the_first_rule_that_applies_decides() {
             Rule { when: Match { communities: vec![Community(9)], ..Match::default() }, then: Some(prefer) },
         ],
         otherwise: false,
+        ..Policy::default()
     };
     assert_eq!(policy.verdict(&net("10.1.0.0/16"), &route()), Verdict::Reject);
     assert_eq!(policy.verdict(&net("11.0.0.0/8"), &route()), Verdict::Change(1));
@@ -79,6 +80,37 @@ fn every_condition_must_hold() {
     }
     let elsewhere = Match { next_hops: vec![net("198.51.100.0/24")], ..Match::default() };
     assert!(!elsewhere.applies(&net("10.0.0.0/8"), &route()));
+}
+
+#[test]
+fn a_community_of_either_kind_is_enough() {
+    let large = LargeCommunity([64_512, 1, 2]);
+    let when = Match { communities: vec![Community(3)], large_communities: vec![large], ..Match::default() };
+    let applies = |attributes: &Attributes| when.applies(&net("10.0.0.0/8"), attributes);
+    assert!(!applies(&route()));
+    let tagged = Attributes { large_communities: [large].into(), ..route() };
+    assert!(applies(&tagged));
+    let tagged = Attributes { communities: [Community(3)].into(), ..route() };
+    assert!(applies(&tagged));
+    let away = Set { remove_large_communities: vec![large], ..Set::default() };
+    let mut tagged = Attributes { large_communities: [large, LargeCommunity([1, 1, 1])].into(), ..route() };
+    away.apply(&mut tagged);
+    assert_eq!(*tagged.large_communities, [LargeCommunity([1, 1, 1])]);
+}
+
+#[test]
+fn what_is_not_within_is_rejected_before_any_rule() {
+    let all = Rule { when: Match::default(), then: Some(Set::default()) };
+    let within = Some(PrefixList::default().or_longer(net("10.0.0.0/8")));
+    let policy = Policy { within, rules: vec![all], otherwise: true };
+    assert_eq!(policy.verdict(&net("10.1.0.0/16"), &route()), Verdict::Accept);
+    assert_eq!(policy.verdict(&net("11.0.0.0/8"), &route()), Verdict::Reject);
+}
+
+#[test]
+fn one_of_several_ases_is_enough() {
+    let any = |of: &[u32]| AsPathMatch::Any(of.iter().map(|asn| AsPathMatch::Contains(*asn)).collect());
+    assert!(any(&[7, 65_002]).matches(&route()) && !any(&[7, 8]).matches(&route()));
 }
 
 #[test]

@@ -36,7 +36,9 @@ pub struct FibRoute {
 pub struct FibChange {
     /// The prefix.
     pub net: IpNet,
-    /// How; `None`: no longer through BGP (gone, unreachable, or our own).
+    /// How it was forwarded; `None`: not through BGP.
+    pub before: Option<Arc<FibRoute>>,
+    /// How it is from now on; `None`: no longer through BGP (gone, unreachable, or our own).
     pub route: Option<Arc<FibRoute>>,
 }
 

@@ -1,6 +1,6 @@
 //! Which next hops are reachable, and at what cost. The caller knows; we say which ones we ask about.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::Path;
@@ -11,9 +11,19 @@ use crate::attr::Attributes;
 pub(crate) struct NextHops {
     known: HashMap<IpAddr, Entry>,
     require: bool,
-    changed: bool,
+    /// Whose answer is another one.
+    moved: Moved,
     /// Next hops that came into use or went out of it.
     asked: Vec<(IpAddr, bool)>,
+}
+
+/// Next hops about which something else is known than at the last look.
+#[derive(Default, PartialEq, Debug)]
+pub(crate) enum Moved {
+    #[default]
+    Nothing,
+    These(HashSet<IpAddr>),
+    Everything,
 }
 
 #[derive(Default, Debug)]
@@ -25,7 +35,7 @@ struct Entry {
 
 impl NextHops {
     pub(crate) fn new(require: bool) -> NextHops {
-        NextHops { known: HashMap::new(), require, changed: false, asked: Vec::new() }
+        NextHops { known: HashMap::new(), require, moved: Moved::Nothing, asked: Vec::new() }
     }
 
     /// One more route has this next hop.
@@ -53,7 +63,13 @@ impl NextHops {
         let before = self.metric(addr);
         if let Some(entry) = self.known.get_mut(&addr) {
             entry.answer = Some(metric);
-            self.changed |= before != metric;
+            if before != metric {
+                match &mut self.moved {
+                    Moved::These(hops) => drop(hops.insert(addr)),
+                    Moved::Nothing => self.moved = Moved::These(HashSet::from([addr])),
+                    Moved::Everything => {}
+                }
+            }
         }
     }
 
@@ -77,16 +93,18 @@ impl NextHops {
     }
 
     pub(crate) fn set_require(&mut self, require: bool) {
-        self.changed |= require != self.require;
+        if require != self.require {
+            self.moved = Moved::Everything;
+        }
         self.require = require;
     }
 
     pub(crate) fn changed(&self) -> bool {
-        self.changed
+        self.moved != Moved::Nothing
     }
 
-    pub(crate) fn take_changed(&mut self) -> bool {
-        std::mem::take(&mut self.changed)
+    pub(crate) fn take_changed(&mut self) -> Moved {
+        std::mem::take(&mut self.moved)
     }
 
     /// Next hops to be resolved (true), or no longer (false), since the last call.

@@ -1,6 +1,7 @@
 //! One family's prefixes with all their paths: Adj-RIB-In of every peer, and Loc-RIB.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -64,6 +65,8 @@ pub(crate) struct Slot {
     /// The first `equal` ones are used, the best in front.
     pub(crate) paths: Vec<Path>,
     pub(crate) equal: u16,
+    /// Number of the peer whose path was the best in the last flush; 0 = none, or our own.
+    chosen: u16,
     /// Waits for the next flush.
     dirty: bool,
     /// The prefix is gone and the slot nobody's.
@@ -77,6 +80,16 @@ impl Slot {
     pub(crate) fn best(&self) -> Option<(&Path, &Arc<Attributes>)> {
         let best = self.paths.first().filter(|_| self.equal > 0)?;
         best.accepted.as_ref().map(|attributes| (best, attributes))
+    }
+
+    /// Whose path was the best in the last flush; ours stands for none as well.
+    pub(crate) fn chosen(&self) -> PeerId {
+        PeerId(u32::from(self.chosen))
+    }
+
+    /// Notes it. Peers beyond the 65,535th are not told apart: they share a count.
+    pub(crate) fn choose(&mut self, peer: PeerId) {
+        self.chosen = u16::try_from(peer.0).unwrap_or(u16::MAX);
     }
 
     /// Puts the paths at these places in front.
@@ -97,8 +110,19 @@ pub(crate) struct Table {
     dirty: Vec<u32>,
     free: Vec<u32>,
     buried: Vec<u32>,
-    /// Slots with a path of each peer, and how many paths those are.
-    by_source: Vec<(HashSet<u32>, u32)>,
+    /// What each peer has here, by its number.
+    by_source: Vec<Share>,
+}
+
+/// What is one peer's.
+#[derive(Default, Debug)]
+struct Share {
+    /// Slots with a path of it.
+    slots: HashSet<u32>,
+    /// How many paths those are.
+    paths: u32,
+    /// How many of them import took.
+    accepted: u32,
 }
 
 impl Table {
@@ -131,6 +155,11 @@ impl Table {
     /// The slot of this prefix.
     pub(crate) fn find(&self, net: &IpNet) -> Option<&Slot> {
         self.index.get(net).and_then(|at| self.slot(*at))
+    }
+
+    /// Every slot.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter()
     }
 
     /// Every prefix that has a path.
@@ -178,7 +207,8 @@ impl Table {
     }
 
     fn allocate(&mut self, net: IpNet) -> u32 {
-        let slot = Slot { net, paths: Vec::with_capacity(1), equal: 0, dirty: false, free: false, fib: None };
+        let paths = Vec::with_capacity(1);
+        let slot = Slot { net, paths, equal: 0, chosen: 0, dirty: false, free: false, fib: None };
         match self.free.pop() {
             Some(at) => {
                 self.slots[at as usize] = slot;
@@ -201,9 +231,28 @@ impl Table {
             })
     }
 
+    /// Slots whose paths have one of these next hops are looked at.
+    pub(crate) fn touch_hops(&mut self, hops: &HashSet<IpAddr>) {
+        // Neighbouring slots mostly share their attributes.
+        let mut known: Option<(*const Attributes, bool)> = None;
+        let mut is = |attributes: &Arc<Attributes>| match known {
+            Some((at, is)) if std::ptr::eq(at, Arc::as_ptr(attributes)) => is,
+            _ => {
+                let is = hops.contains(&attributes.next_hop.addr);
+                known = Some((Arc::as_ptr(attributes), is));
+                is
+            }
+        };
+        for at in 0..self.len() {
+            if self.slot(at).is_some_and(|slot| slot.paths.iter().flat_map(|p| &p.accepted).any(&mut is)) {
+                self.touch(at);
+            }
+        }
+    }
+
     /// Puts a path in; gives back the one in whose place it is.
     pub(crate) fn insert(&mut self, net: IpNet, path: Path) -> Option<Path> {
-        let (peer, path_id) = (path.source, path.path_id);
+        let (peer, path_id, taken) = (path.source, path.path_id, path.accepted.is_some());
         let at = match self.index.get(&net) {
             Some(at) => *at,
             None => {
@@ -220,13 +269,17 @@ impl Table {
                 None
             }
         };
-        if old.is_none() {
-            if self.by_source.len() <= peer.index() {
-                self.by_source.resize_with(peer.index() + 1, Default::default);
+        if self.by_source.len() <= peer.index() {
+            self.by_source.resize_with(peer.index() + 1, Default::default);
+        }
+        let share = &mut self.by_source[peer.index()];
+        share.accepted += u32::from(taken);
+        match &old {
+            None => {
+                share.slots.insert(at);
+                share.paths += 1;
             }
-            let (slots, count) = &mut self.by_source[peer.index()];
-            slots.insert(at);
-            *count += 1;
+            Some(old) => share.accepted = share.accepted.saturating_sub(u32::from(old.accepted.is_some())),
         }
         old
     }
@@ -241,10 +294,11 @@ impl Table {
         // Whatever stands in front now has not been chosen.
         slot.equal = 0;
         let last = !slot.paths.iter().any(|p| p.source == peer);
-        if let Some((slots, count)) = self.by_source.get_mut(peer.index()) {
-            *count = count.saturating_sub(1);
+        if let Some(share) = self.by_source.get_mut(peer.index()) {
+            share.paths = share.paths.saturating_sub(1);
+            share.accepted = share.accepted.saturating_sub(u32::from(old.accepted.is_some()));
             if last {
-                slots.remove(&at);
+                share.slots.remove(&at);
             }
         }
         Some(old)
@@ -259,9 +313,9 @@ impl Table {
                 slot.paths.iter().filter(mine).map(|p| Nlri { net: slot.net, path_id: p.path_id }).collect();
             gone.extend(doomed.into_iter().filter_map(|nlri| self.remove(peer, nlri)));
         }
-        if !stale_only && let Some((slots, _)) = self.by_source.get_mut(peer.index()) {
+        if !stale_only && let Some(share) = self.by_source.get_mut(peer.index()) {
             // A set that was large once gives its memory back.
-            *slots = HashSet::new();
+            share.slots = HashSet::new();
         }
     }
 
@@ -274,7 +328,7 @@ impl Table {
 
     /// Slots with a path of this peer, in order.
     pub(crate) fn slots_of(&self, peer: PeerId) -> Vec<u32> {
-        let slots = self.by_source.get(peer.index()).map(|(slots, _)| slots);
+        let slots = self.by_source.get(peer.index()).map(|share| &share.slots);
         let mut slots: Vec<u32> = slots.into_iter().flatten().copied().collect();
         slots.sort_unstable();
         slots
@@ -282,7 +336,19 @@ impl Table {
 
     /// How many paths a peer has here.
     pub(crate) fn count(&self, peer: PeerId) -> u32 {
-        self.by_source.get(peer.index()).map_or(0, |(_, count)| *count)
+        self.by_source.get(peer.index()).map_or(0, |share| share.paths)
+    }
+
+    /// How many of them import took.
+    pub(crate) fn accepted(&self, peer: PeerId) -> u32 {
+        self.by_source.get(peer.index()).map_or(0, |share| share.accepted)
+    }
+
+    /// Import was done again for all of a peer's paths.
+    pub(crate) fn set_accepted(&mut self, peer: PeerId, count: u32) {
+        if let Some(share) = self.by_source.get_mut(peer.index()) {
+            share.accepted = count;
+        }
     }
 
     /// Prefixes without a path give up their place in the index. Their slots stay until nobody is behind, for the

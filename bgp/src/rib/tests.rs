@@ -204,7 +204,7 @@ impl World {
     fn new() -> World {
         let prefixes = Some(PrefixList::default().or_longer("10.0.0.0/13".parse().unwrap()));
         let rules = vec![Rule { when: Match { prefixes, ..Match::default() }, then: None }];
-        let narrow = Some(Arc::new(Policy { rules, otherwise: true }));
+        let narrow = Some(Arc::new(Policy { rules, otherwise: true, ..Policy::default() }));
         let rib = Rib::new(own(), false);
         World {
             rib,
@@ -218,7 +218,7 @@ impl World {
     fn flush(&mut self) {
         let mut changes = Vec::new();
         assert!(self.rib.flush(&mut self.listeners, &mut changes).is_empty());
-        for FibChange { net, route } in changes {
+        for FibChange { net, route, .. } in changes {
             match route {
                 Some(route) => drop(self.fib.insert(net, route.hops.iter().map(|h| h.addr).collect())),
                 None => drop(self.fib.remove(&net)),

@@ -12,6 +12,7 @@ impl Speaker {
     pub(super) fn down(&mut self, id: PeerId, reason: &DownReason) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.counters.lost += 1;
         let addr = peer.config.address;
         let kept = self.config.graceful.and_then(|config| {
             let agreed = peer.main.agreed.as_ref().filter(|a| keeps(a, reason))?;

@@ -13,7 +13,7 @@ use crate::decision::{PathOrigin, Step};
 use crate::family::{Family, PerFamily};
 use crate::fsm::State;
 use crate::peer::{DownReason, PeerCounters};
-use crate::rib::{PeerId, Rejected, Slot};
+use crate::rib::{FibRoute, PeerId, Rejected, Slot};
 
 /// A peer.
 #[derive(Clone, Debug)]
@@ -36,6 +36,8 @@ pub struct PeerStatus {
     pub received: PerFamily<u32>,
     /// Of these, accepted.
     pub accepted: PerFamily<u32>,
+    /// Prefixes whose best path is its.
+    pub chosen: PerFamily<u32>,
     /// Routes sent.
     pub advertised: PerFamily<u32>,
     /// Times a route could not be sent to it or others with the same policy: its attributes leave no room in a
@@ -108,12 +110,6 @@ impl Speaker {
 
     fn peer_status(&self, id: PeerId, now: Instant) -> Option<PeerStatus> {
         let peer = self.peers.get(id)?;
-        let accepted = |family: Family| {
-            let table = &self.rib.tables[family];
-            let slots = table.slots_of(id).into_iter().filter_map(|at| table.slot(at));
-            let paths = slots.flat_map(|s| &s.paths).filter(|p| p.source == id && p.accepted.is_some());
-            u32::try_from(paths.count()).unwrap_or(u32::MAX)
-        };
         let group = self.rib.groups.iter().find(|g| g.has(id));
         Some(PeerStatus {
             address: peer.config.address,
@@ -124,7 +120,8 @@ impl Speaker {
             router_id: peer.main.agreed.as_ref().map(|a| a.router_id),
             agreed: peer.main.agreed.clone(),
             received: PerFamily::from_fn(|family| self.rib.tables[family].count(id)),
-            accepted: PerFamily::from_fn(accepted),
+            accepted: PerFamily::from_fn(|family| self.rib.tables[family].accepted(id)),
+            chosen: PerFamily::from_fn(|family| self.rib.chosen(id, family)),
             advertised: PerFamily::from_fn(|family| group.map_or(0, |g| g.out[family].count(id))),
             unsendable: group.map_or(0, |g| g.unsendable),
             restarting: peer.restart_until.map(|at| at.saturating_duration_since(now)),
@@ -145,6 +142,16 @@ impl Speaker {
     pub fn route(&self, net: IpNet) -> Option<RouteStatus> {
         let slot = self.rib.tables[Family::of(&net)].find(&net.trunc())?;
         Some(self.route_status(slot))
+    }
+
+    /// What forwarding was told last: every prefix that it forwards by a learned route, in no order.
+    pub fn fib(&self) -> impl Iterator<Item = (IpNet, &Arc<FibRoute>)> {
+        self.rib.fib()
+    }
+
+    /// How a prefix is forwarded, as forwarding was told last.
+    pub fn forwarded(&self, net: IpNet) -> Option<&Arc<FibRoute>> {
+        self.rib.tables[Family::of(&net)].find(&net.trunc())?.fib.as_ref()
     }
 
     fn route_status(&self, slot: &Slot) -> RouteStatus {

@@ -159,8 +159,11 @@ fn hijacks_are_rejected_by_the_import_filter() {
         when: Match { prefixes: Some(prefixes), ..Match::default() },
         then,
     };
-    let policy =
-        Policy { rules: vec![rule(refuse, None), rule(allow, Some(Set::default()))], otherwise: false };
+    let policy = Policy {
+        rules: vec![rule(refuse, None), rule(allow, Some(Set::default()))],
+        otherwise: false,
+        ..Policy::default()
+    };
     let policy = Arc::new(policy);
     let mut alone = speaker(true, |c| c.peers[0].import = Some(Arc::clone(&policy)));
     let conn = session(&mut alone, 64_512);

@@ -35,7 +35,11 @@ fn has(sim: &Sim, node: usize, prefix: &str) -> bool {
 fn only(prefix: &str) -> Arc<Policy> {
     let prefixes = Some(PrefixList::default().or_longer(net(prefix)));
     let when = Match { prefixes, ..Match::default() };
-    Arc::new(Policy { rules: vec![Rule { when, then: Some(Set::default()) }], otherwise: false })
+    Arc::new(Policy {
+        rules: vec![Rule { when, then: Some(Set::default()) }],
+        otherwise: false,
+        ..Policy::default()
+    })
 }
 
 #[test]
@@ -145,7 +149,7 @@ fn import_may_prefer_and_the_reason_is_told() {
         if node == 2 {
             let set = Set { local_pref: Some(200), ..Set::default() };
             let rules = vec![Rule { when: Match::default(), then: Some(set) }];
-            config.peers[1].import = Some(Arc::new(Policy { rules, otherwise: false }));
+            config.peers[1].import = Some(Arc::new(Policy { rules, otherwise: false, ..Policy::default() }));
         }
         sim.add(config);
     }

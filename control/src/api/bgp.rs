@@ -47,6 +47,9 @@ pub struct BgpReport {
     /// Routes beyond [`MAX_BGP_ROUTES`].
     #[serde(default)]
     pub left_out: u64,
+    /// Changes of learned routes that the host's kernel does not have yet.
+    #[serde(default)]
+    pub waiting: u64,
 }
 
 /// A neighbour.
@@ -72,6 +75,9 @@ pub struct BgpPeerInfo {
     pub received: [u32; 2],
     /// Of these, accepted.
     pub accepted: [u32; 2],
+    /// Prefixes whose best path is its.
+    #[serde(default)]
+    pub chosen: [u32; 2],
     /// Prefixes sent to it.
     pub announced: [u32; 2],
     /// It restarts; its routes stay so many seconds.

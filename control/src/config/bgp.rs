@@ -10,6 +10,10 @@ use super::check::Errors;
 use super::nets;
 use super::{BgpPeerSection, BgpSection, Node, Problem};
 
+mod rule;
+
+pub use rule::{BgpRule, PrefixRange, RouteChange, RouteTag};
+
 /// Most hops between neighbours of different ASes, and most bytes of a TCP MD5 key (RFC 2385, Linux).
 const MOST_HOPS: i64 = 255;
 const MOST_PASSWORD: usize = 80;
@@ -62,6 +66,10 @@ pub struct BgpPeer {
     pub import: Vec<IpNet>,
     /// Only prefixes inside these are sent to it; empty = all.
     pub export: Vec<IpNet>,
+    /// Rules about those that are inside, in order: the first that a route fits decides; one that fits none is taken.
+    pub import_rules: Vec<BgpRule>,
+    /// The same about routes sent to it.
+    pub export_rules: Vec<BgpRule>,
 }
 
 /// Where a neighbour is.
@@ -209,6 +217,8 @@ fn check_peer(
         nets
     };
     let (import, export) = (list("import", &file.import), list("export", &file.export));
+    let import_rules = rule::check(&file.import_rule, &key("import-rule"), false, errors);
+    let export_rules = rule::check(&file.export_rule, &key("export-rule"), asn != own_asn, errors);
     // The numbers are within bounds, so no conversion can fail.
     Some(BgpPeer {
         who: who?,
@@ -223,6 +233,8 @@ fn check_peer(
         max_prefixes: max_prefixes.and_then(|n| u32::try_from(n).ok()),
         import,
         export,
+        import_rules,
+        export_rules,
     })
 }
 

@@ -173,6 +173,18 @@ pub enum Problem {
     ClientWithoutCluster,
     #[error("must be of our own AS")]
     ClientOfOtherAs,
+    #[error("is not a prefix with lengths such as 10.0.0.0/8 ge 16 le 24")]
+    NotPrefixRange,
+    #[error("needs lengths that rise, from {least} to {most}")]
+    PrefixLengths { least: u8, most: u8 },
+    #[error("is not a community such as 64512:100, 4200000000:1:2 or no-export")]
+    NotCommunity,
+    #[error("is empty: leave it out to mean any")]
+    EmptyList,
+    #[error("cannot be together with action = \"reject\"")]
+    ChangeOfRejected,
+    #[error("is told to no other AS")]
+    PreferenceForOtherAs,
     #[error("is for store.type = \"{wants}\" only")]
     StoreKey { wants: &'static str },
     #[error("comes from the store: remove it")]

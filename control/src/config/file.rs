@@ -195,6 +195,40 @@ pub struct BgpPeerSection {
     pub import: Option<Vec<String>>,
     /// Ranges that prefixes sent to it must lie in.
     pub export: Option<Vec<String>>,
+    /// `[[bgp.peer.import-rule]]`
+    pub import_rule: Vec<BgpRuleSection>,
+    /// `[[bgp.peer.export-rule]]`
+    pub export_rule: Vec<BgpRuleSection>,
+}
+
+/// `[[bgp.peer.import-rule]]` and `[[bgp.peer.export-rule]]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct BgpRuleSection {
+    /// Prefixes it is about, each with what lies inside: `10.0.0.0/8 ge 16 le 24`.
+    pub prefixes: Option<Vec<String>>,
+    /// Communities, standard and large, of which a route has one.
+    pub communities: Option<Vec<String>>,
+    /// ASes of which one sent the route.
+    pub from_as: Option<Vec<i64>>,
+    /// ASes of which the route started in one.
+    pub origin_as: Option<Vec<i64>>,
+    /// ASes of which one is in the path.
+    pub through_as: Option<Vec<i64>>,
+    /// Least number of ASes in the path.
+    pub as_path_at_least: Option<i64>,
+    /// `accept`, which is the default, or `reject`.
+    pub action: Option<String>,
+    /// LOCAL_PREF from then on.
+    pub local_pref: Option<i64>,
+    /// MULTI_EXIT_DISC from then on.
+    pub med: Option<i64>,
+    /// Communities taken away.
+    pub remove_communities: Option<Vec<String>>,
+    /// Communities added.
+    pub add_communities: Option<Vec<String>>,
+    /// Our own AS so many times more in front of the path.
+    pub prepend: Option<i64>,
 }
 
 /// `[metrics]`

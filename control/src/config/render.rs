@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use super::{Bgp, Config, EtcdSettings, Neighbour, Password, Store, Tunnel};
+use super::{Bgp, BgpRule, Config, EtcdSettings, Neighbour, Password, Store, Tunnel};
 use crate::fleet::Backend;
 
 fn quoted(value: impl Display) -> String {
@@ -175,7 +175,41 @@ fn render_bgp(page: &mut Page, bgp: &Bgp) {
                 page.line(key, list(nets));
             }
         }
+        for (key, rules) in [("import-rule", &peer.import_rules), ("export-rule", &peer.export_rules)] {
+            rules.iter().for_each(|rule| render_rule(page, key, rule));
+        }
     }
+}
+
+fn render_rule(page: &mut Page, key: &str, rule: &BgpRule) {
+    fn some<T: Display>(page: &mut Page, key: &str, values: &[T]) {
+        if !values.is_empty() {
+            page.line(key, list(values));
+        }
+    }
+    fn number(page: &mut Page, key: &str, value: Option<impl Display>) {
+        if let Some(value) = value {
+            page.line(key, value);
+        }
+    }
+    page.section(&format!("[[bgp.peer.{key}]]"));
+    some(page, "prefixes", &rule.prefixes);
+    some(page, "communities", &rule.communities);
+    for (key, ases) in
+        [("from-as", &rule.from_as), ("origin-as", &rule.origin_as), ("through-as", &rule.through_as)]
+    {
+        if !ases.is_empty() {
+            page.line(key, format_args!("{ases:?}"));
+        }
+    }
+    number(page, "as-path-at-least", rule.as_path_at_least);
+    let Some(change) = &rule.accept else { return page.line("action", quoted("reject")) };
+    page.line("action", quoted("accept"));
+    number(page, "local-pref", change.local_pref);
+    number(page, "med", change.med);
+    some(page, "remove-communities", &change.remove_communities);
+    some(page, "add-communities", &change.add_communities);
+    number(page, "prepend", change.prepend);
 }
 
 fn etcd(page: &mut Page, settings: &EtcdSettings) {

@@ -496,6 +496,7 @@ fn unknown_keys_and_wrong_types_show_their_line() {
         ("[store]\npaswd = 1\n", "paswd"),
         ("[ipam]\npool = \"a\"\n", "pool"),
         ("[bgp]\n[[bgp.peer]]\nactive = true\n", "active"),
+        ("[[bgp.peer]]\n[[bgp.peer.import-rule]]\nprefix = 1\n", "prefix"),
         ("[metrics]\nport = 1\n", "port"),
     ] {
         let err = Config::load(text, &machine()).unwrap_err();

@@ -8,6 +8,7 @@
 mod conn;
 mod driver;
 mod gauges;
+mod hops;
 mod kernel;
 mod learned;
 mod mailbox;
@@ -35,6 +36,7 @@ use self::learned::{Hops, Learned};
 use self::mailbox::Mailbox;
 use self::settings::Policies;
 use super::keeper_link::{KeeperLink, names};
+use super::metrics::BgpSample;
 use super::pools::announced;
 use super::{Daemon, DaemonError, Event, chain, serve};
 
@@ -153,8 +155,8 @@ impl Bgp {
         self.send(Command::Report(query, answer));
     }
 
-    /// Neighbours, sessions that are up, and prefixes learned.
-    pub(super) fn gauges(&self) -> [u64; 3] {
+    /// Itself in numbers.
+    pub(super) fn gauges(&self) -> BgpSample {
         self.gauges.read()
     }
 
@@ -246,7 +248,7 @@ impl Daemon {
             return Ok(());
         }
         bgp.unkept.get_or_insert_with(|| Instant::now() + KEEP_AFTER);
-        let fleet = bgp.onto(&self.stored);
+        let fleet = Arc::new(bgp.onto(&self.stored));
         self.follow(fleet)
     }
 
@@ -254,9 +256,12 @@ impl Daemon {
     ///
     /// # Errors
     /// Only what the daemon cannot live with; everything else is a problem of the node.
-    pub(super) fn set_stored(&mut self, stored: Fleet) -> Result<(), DaemonError> {
+    pub(super) fn set_stored(&mut self, stored: Arc<Fleet>) -> Result<(), DaemonError> {
         self.stored = stored;
-        let fleet = self.bgp.as_ref().map_or_else(|| self.stored.clone(), |bgp| bgp.onto(&self.stored));
+        let fleet = self
+            .bgp
+            .as_ref()
+            .map_or_else(|| Arc::clone(&self.stored), |bgp| Arc::new(bgp.onto(&self.stored)));
         let done = self.follow(fleet);
         if let Some(bgp) = &mut self.bgp {
             let announced = match &self.pools {
@@ -271,7 +276,7 @@ impl Daemon {
         done
     }
 
-    fn follow(&mut self, fleet: Fleet) -> Result<(), DaemonError> {
+    fn follow(&mut self, fleet: Arc<Fleet>) -> Result<(), DaemonError> {
         match self.set_fleet(fleet) {
             Err(err @ DaemonError::Switch(_)) => Err(err),
             Err(err) => {

@@ -7,7 +7,7 @@
 mod text;
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -79,10 +79,42 @@ pub struct Scrape {
     pub policy_problems: usize,
     /// Connections tracked.
     pub connections: u64,
-    /// Where BGP is spoken: neighbours, sessions that are up, prefixes learned.
-    pub bgp: Option<[u64; 3]>,
+    /// Where BGP is spoken.
+    pub bgp: Option<BgpSample>,
     /// Where there is a store beyond this node: it is reached, and keys of it are wrong.
     pub store: Option<(bool, usize)>,
+}
+
+/// What one scrape tells of BGP.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BgpSample {
+    /// Neighbours configured.
+    pub neighbours: u64,
+    /// Sessions that are up.
+    pub established: u64,
+    /// Prefixes learned and in use.
+    pub learned: u64,
+    /// The first 1,000 neighbours by address, as of a second ago at most.
+    pub each: Arc<[NeighbourSample]>,
+}
+
+/// A neighbour. Numbers of prefixes are of IPv4 and IPv6.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NeighbourSample {
+    /// Who.
+    pub address: IpAddr,
+    /// State of its session as RFC 4273 numbers it (bgpPeerState): 1 idle to 6 established.
+    pub state: u8,
+    /// Prefixes it sent.
+    pub received: [u32; 2],
+    /// Of these, taken by import.
+    pub accepted: [u32; 2],
+    /// Prefixes whose best path is its.
+    pub chosen: [u32; 2],
+    /// Prefixes sent to it.
+    pub announced: [u32; 2],
+    /// Times an established session was lost or ended.
+    pub flaps: u64,
 }
 
 /// One policy rule's part of a scrape: all pods it applies to together.

@@ -18,25 +18,34 @@ use std::time::{Duration, Instant};
 
 use bgp::attr::Attributes;
 use bgp::speaker::{ConnId, Event, LocalRoute, Output, Speaker};
+use bgp::{FibChange, FibRoute};
 use crossbeam::channel::{Receiver, Sender, TrySendError};
 use ipnet::IpNet;
 use mio::net::TcpListener;
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::conn::{self, Conn};
-use super::gauges::Gauges;
+use super::gauges::{Gauges, MOST_NEIGHBOURS};
+use super::hops::{Moved, NextHops};
 use super::kernel::Kernel;
 use super::mailbox::Mailbox;
 use super::report;
 use super::settings::{Scope, Settings};
 use crate::daemon::Event as ToControl;
+use crate::daemon::metrics::NeighbourSample;
 use control::api::BgpQuery;
 
 const WAKE: Token = Token(usize::MAX);
+const MONITOR: Token = Token(usize::MAX - 1);
 /// Connections' tokens begin here; listeners' are below.
 const CONNS: usize = 1 << 10;
 /// Bytes read from one connection before others have their turn.
 const READ: usize = 256 << 10;
+/// How often neighbours' numbers are told anew.
+const SAMPLES: Duration = Duration::from_secs(1);
+/// Priority of the thread (`nice`): below the workers, which run on the same processors.
+const NICE: i32 = 10;
 /// How soon a full control thread is told again.
 const NAG: Duration = Duration::from_millis(10);
 
@@ -63,11 +72,16 @@ pub(super) struct Driver {
     /// Those with bytes left to read.
     ready: VecDeque<ConnId>,
     announced: Vec<IpNet>,
-    /// Everything learned, to be sorted anew when the scope changes.
-    learned: HashMap<IpNet, Box<[IpAddr]>>,
+    /// Prefixes learned and in use.
+    learned: u64,
+    hops: NextHops,
     kernel: Kernel,
     mailbox: Arc<Mailbox>,
     gauges: Arc<Gauges>,
+    /// Neighbours' numbers are told then.
+    samples: Option<Instant>,
+    /// They were told last.
+    sampled: Option<Instant>,
     commands: Receiver<Command>,
     control: Sender<ToControl>,
     buffer: Vec<u8>,
@@ -108,10 +122,13 @@ impl Driver {
             conns: HashMap::new(),
             ready: VecDeque::new(),
             announced: Vec::new(),
-            learned: HashMap::new(),
+            learned: 0,
+            hops: NextHops::new(),
             kernel: Kernel::default(),
             mailbox: parts.mailbox,
             gauges: parts.gauges,
+            samples: None,
+            sampled: None,
             commands: parts.commands,
             control: parts.control,
             buffer: vec![0; 64 << 10],
@@ -120,6 +137,9 @@ impl Driver {
         };
         for (i, listener) in driver.listeners.iter_mut().enumerate() {
             driver.poll.registry().register(listener, Token(i), Interest::READABLE)?;
+        }
+        if let Some(fd) = driver.hops.fd() {
+            driver.poll.registry().register(&mut SourceFd(&fd), MONITOR, Interest::READABLE)?;
         }
         driver.set_keys();
         driver.announce(parts.announced);
@@ -132,6 +152,10 @@ impl Driver {
 
     /// Serves until told to stop.
     pub(super) fn run(mut self) {
+        // Of a thread, on Linux. A million routes must not hold up a packet.
+        if let Err(err) = rustix::process::setpriority_process(None, NICE) {
+            tracing::warn!(%err, "BGP runs at the workers' priority");
+        }
         let mut events = Events::with_capacity(256);
         while !self.stop {
             self.work();
@@ -145,6 +169,7 @@ impl Driver {
             for event in &events {
                 match event.token() {
                     WAKE => {}
+                    MONITOR => self.hops.heard(now),
                     Token(at) if at < CONNS => self.accept(at, now),
                     Token(at) => {
                         let conn = ConnId((at - CONNS) as u64);
@@ -157,7 +182,8 @@ impl Driver {
                     }
                 }
             }
-            for _ in 0..self.ready.len() {
+            let turns = if self.kernel.is_behind() { 0 } else { self.ready.len() };
+            for _ in 0..turns {
                 if let Some(conn) = self.ready.pop_front()
                     && self.read(conn, now)
                 {
@@ -179,27 +205,33 @@ impl Driver {
         let now = Instant::now();
         let due = self.speaker.deadline().map(|at| at.saturating_duration_since(now));
         let nag = self.mailbox.with(|w| (!w.told && w.waits()).then_some(NAG));
-        let kernel = self.kernel.next().map(|at| at.saturating_duration_since(now));
-        [due, nag, kernel].into_iter().flatten().min()
+        let own = [self.kernel.next(), self.hops.next(), self.samples].into_iter().flatten();
+        let own = own.map(|at| at.saturating_duration_since(now));
+        [due, nag].into_iter().flatten().chain(own).min()
     }
 
     fn obey(&mut self, command: Command, now: Instant) {
         match command {
             Command::Configure(settings) => {
                 let Settings { config, scope } = *settings;
-                if let Err(err) = self.speaker.configure(config, now) {
+                if let Err(err) = config.check() {
                     tracing::error!(%err, "the BGP configuration stays as it was");
                     return;
                 }
-                self.set_keys();
+                // Everything that waits was chosen under the old scope.
+                self.work();
                 if scope != self.scope {
-                    self.scope = scope;
-                    self.sort_anew();
+                    self.sort_anew(scope);
                 }
+                // It was checked.
+                let _ = self.speaker.configure(config, now);
+                self.set_keys();
             }
             Command::Announce(nets) => self.announce(nets),
             Command::Report(query, reply) => {
-                reply(report::answer(&self.speaker, &query, now));
+                let mut report = report::answer(&self.speaker, &query, now);
+                report.waiting = self.kernel.waiting();
+                reply(report);
             }
             Command::Stop(done) => {
                 let mut config = self.speaker.config().clone();
@@ -231,6 +263,19 @@ impl Driver {
 
     /// Does what the speaker wants done.
     fn work(&mut self) {
+        loop {
+            self.take_outputs();
+            if !self.look_at_hops() {
+                break;
+            }
+        }
+        self.gauges.learned.store(self.learned, Relaxed);
+        self.kernel.flush(&mut self.hops);
+        self.notify();
+        self.sample();
+    }
+
+    fn take_outputs(&mut self) {
         while let Some(output) = self.speaker.output() {
             let now = Instant::now();
             match output {
@@ -249,19 +294,49 @@ impl Driver {
                     }
                 }
                 Output::Write { conn } => self.flush(conn, now),
-                Output::Fib(change) => {
-                    let hops: Option<Box<[IpAddr]>> =
-                        change.route.map(|route| route.hops.iter().map(|hop| hop.addr).collect());
-                    self.learn(change.net, hops);
-                }
-                // Next hops are taken for reachable: the kernel's routes say how.
-                Output::Resolve { .. } | Output::Forget { .. } => {}
+                Output::Fib(change) => self.learn(change),
+                Output::Resolve { addr } => self.hops.add(addr),
+                Output::Forget { addr } => self.hops.remove(addr),
                 Output::Event(event) => self.tell(event),
             }
         }
-        self.gauges.learned.store(self.learned.len() as u64, Relaxed);
-        self.kernel.flush();
-        self.notify();
+    }
+
+    /// Tells the speaker which next hops are reached otherwise than before; true when there was one.
+    fn look_at_hops(&mut self) -> bool {
+        let (speaker, scope) = (&self.speaker, &self.scope);
+        let learned = |net: &IpNet| {
+            let route = speaker.forwarded(*net)?;
+            (!scope.has(net, addrs(route))).then(|| addrs(route).collect())
+        };
+        let moved = self.hops.look(Instant::now(), learned);
+        for Moved { hop, now, .. } in &moved {
+            tracing::debug!(target: "bgp", %hop, way = ?now, "next hop");
+            self.speaker.next_hop(*hop, now.map(|way| way.metric));
+        }
+        // Routes that stay, by another gateway or link.
+        let rerouted: HashSet<IpAddr> =
+            moved.iter().filter(|m| m.before.is_some() && m.now.is_some()).map(|m| m.hop).collect();
+        if !rerouted.is_empty() {
+            for (net, route) in self.speaker.fib() {
+                if addrs(route).any(|hop| rerouted.contains(&hop)) && !self.scope.has(&net, addrs(route)) {
+                    self.kernel.set(net, Some(Arc::clone(route)));
+                }
+            }
+        }
+        !moved.is_empty()
+    }
+
+    /// Tells neighbours' numbers, when it is time: something has happened, and the last time was a while ago.
+    fn sample(&mut self) {
+        let now = Instant::now();
+        if self.sampled.is_some_and(|at| now < at + SAMPLES) {
+            self.samples = self.sampled.map(|at| at + SAMPLES);
+        } else {
+            (self.samples, self.sampled) = (None, Some(now));
+            let all = self.speaker.peers(now);
+            self.gauges.tell(all.iter().take(MOST_NEIGHBOURS).map(NeighbourSample::from).collect());
+        }
     }
 
     fn keep(&mut self, id: ConnId, mut conn: Conn, now: Instant) {
@@ -374,23 +449,22 @@ impl Driver {
     }
 
     /// A prefix is reached otherwise than before.
-    fn learn(&mut self, net: IpNet, hops: Option<Box<[IpAddr]>>) {
-        let before = match &hops {
-            Some(hops) => self.learned.insert(net, hops.clone()),
-            None => self.learned.remove(&net),
-        };
-        let ours = |hops: &Option<Box<[IpAddr]>>| hops.as_ref().map(|hops| self.scope.has(&net, hops));
-        let (was, is) = (ours(&before), ours(&hops));
+    fn learn(&mut self, change: FibChange) {
+        let FibChange { net, before, route } = change;
+        self.learned = self.learned + u64::from(route.is_some()) - u64::from(before.is_some());
+        let ours =
+            |route: &Option<Arc<FibRoute>>| route.as_ref().map(|route| self.scope.has(&net, addrs(route)));
+        let (was, is) = (ours(&before), ours(&route));
         if was == Some(false) && is != Some(false) {
             self.kernel.set(net, None);
         }
         match is {
-            Some(true) => self.post(net, hops.map(Vec::from)),
+            Some(true) => self.post(net, route.map(|route| addrs(&route).collect())),
             Some(false) => {
                 if was == Some(true) {
                     self.post(net, None);
                 }
-                self.kernel.set(net, hops);
+                self.kernel.set(net, route);
             }
             None if was == Some(true) => self.post(net, None),
             None => {}
@@ -401,13 +475,16 @@ impl Driver {
         self.mailbox.with(|w| drop(w.routes.insert(net, hops)));
     }
 
-    /// The scope has changed.
-    fn sort_anew(&mut self) {
-        for (net, hops) in &self.learned {
-            let ours = self.scope.has(net, hops);
-            self.kernel.set(*net, (!ours).then(|| hops.clone()));
-            self.post(*net, ours.then(|| hops.to_vec()));
+    /// The scope changes: routes go over from the kernel to the data path, and the other way.
+    fn sort_anew(&mut self, scope: Scope) {
+        for (net, route) in self.speaker.fib() {
+            let (was, is) = (self.scope.has(&net, addrs(route)), scope.has(&net, addrs(route)));
+            if was != is {
+                self.kernel.set(net, (!is).then(|| Arc::clone(route)));
+                self.post(net, is.then(|| addrs(route).collect()));
+            }
         }
+        self.scope = scope;
     }
 
     /// Tells the control thread that there is something in the mailbox.
@@ -450,4 +527,9 @@ impl Driver {
             }
         }
     }
+}
+
+/// A route's next hops.
+fn addrs(route: &FibRoute) -> impl Iterator<Item = IpAddr> + '_ {
+    route.hops.iter().map(|hop| hop.addr)
 }

@@ -1,76 +1,90 @@
 //! Learned routes that are no pods': the host's kernel sends packets there.
 //!
-//! Changes are collected and written in bulk. A next hop that is not on a link of ours is looked up in the kernel's own
-//! routes. What the kernel refuses (a link that is down) is tried again.
+//! Changes are collected and written in bulk, a turn at a time, so that the thread looks at its sockets between; what
+//! is collected is bounded by reading less ([`Kernel::is_behind`]). What the kernel refuses is tried again. Which routes
+//! the kernel has is the kernel's to know: it is asked at the start and at the end.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bgp::FibRoute;
 use ipnet::IpNet;
 
+use super::hops::NextHops;
 use crate::daemon::chain;
-use crate::sys::netlink::{LearnedRoute, Netlink, NetlinkError};
+use crate::sys::netlink::{LearnedRoute, Netlink};
 
 /// Routes written before the thread looks at its sockets again.
-const TURN: usize = 8192;
-/// How soon a refused route is tried again.
+const TURN: usize = 4096;
+/// Changes that wait before neighbours are read no further.
+const MOST: usize = 64 << 10;
+/// How soon a refused change is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
-type Hops = Box<[IpAddr]>;
+/// A route as it is to be; none = there is to be none.
+type Wanted = Option<Arc<FibRoute>>;
 
 /// The routes, as they are to be.
 #[derive(Default)]
 pub(super) struct Kernel {
-    /// To be written; none = to be removed.
-    pending: HashMap<IpNet, Option<Hops>>,
+    pending: HashMap<IpNet, Wanted>,
     /// Refused, to be tried again.
-    refused: HashMap<IpNet, Hops>,
+    refused: HashMap<IpNet, Wanted>,
     again: Option<Instant>,
     /// There from before, and not learned again yet.
     stale: HashSet<IpNet>,
-    ours: HashSet<IpNet>,
 }
 
 impl Kernel {
     /// Takes note of what an earlier process left in the kernel.
     pub(super) fn take_up(&mut self) {
         match Netlink::open().and_then(|mut nl| nl.learned()) {
-            Ok(there) => {
-                self.ours.extend(there.iter().copied());
-                self.stale.extend(there);
-            }
+            Ok(there) => self.stale.extend(there),
             Err(err) => tracing::warn!(err = %chain(&err), "routes of before stay in the kernel"),
         }
     }
 
-    /// A route changes.
-    pub(super) fn set(&mut self, net: IpNet, hops: Option<Hops>) {
+    /// A route changes. One that was never there may be told to go.
+    pub(super) fn set(&mut self, net: IpNet, route: Wanted) {
         self.stale.remove(&net);
         self.refused.remove(&net);
-        if hops.is_none() && !self.ours.contains(&net) {
-            self.pending.remove(&net);
-            return;
-        }
-        self.pending.insert(net, hops);
+        self.pending.insert(net, route);
     }
 
     /// What was there before and was not learned again is to go.
     pub(super) fn sift(&mut self) {
         self.pending.extend(self.stale.drain().map(|net| (net, None)));
+        self.stale = HashSet::new();
+    }
+
+    /// Does so much wait that nothing more should be learned?
+    pub(super) fn is_behind(&self) -> bool {
+        self.pending.len() >= MOST
+    }
+
+    /// Changes that the kernel does not have yet.
+    pub(super) fn waiting(&self) -> u64 {
+        (self.pending.len() + self.refused.len()) as u64
     }
 
     /// All of it is to go, now.
     pub(super) fn clear(&mut self) {
-        self.refused.clear();
-        self.pending = self.ours.iter().map(|net| (*net, None)).collect();
-        while !self.pending.is_empty() {
-            let before = self.pending.len();
-            self.flush();
-            if self.pending.len() >= before {
-                return;
+        let done = Netlink::open().and_then(|mut nl| {
+            let gone = |dst| LearnedRoute { dst, hops: [].into() };
+            let all: Vec<LearnedRoute> = nl.learned()?.into_iter().map(gone).collect();
+            nl.set_learned(&all)
+        });
+        match done {
+            Ok(refused) => {
+                if let Some((_, err)) = refused.first() {
+                    tracing::warn!(%err, count = refused.len(), "learned routes stay in the kernel");
+                }
             }
+            Err(err) => tracing::warn!(err = %chain(&err), "learned routes stay in the kernel"),
         }
+        *self = Kernel::default();
     }
 
     /// When [`Kernel::flush`] is due.
@@ -78,68 +92,82 @@ impl Kernel {
         if self.pending.is_empty() { self.again } else { Some(Instant::now()) }
     }
 
-    /// Writes a turn's worth of what is pending.
-    pub(super) fn flush(&mut self) {
+    /// Writes a turn's worth of what is pending, and tells `hops` of it.
+    pub(super) fn flush(&mut self, hops: &mut NextHops) {
         if self.again.is_some_and(|at| at <= Instant::now()) {
             self.again = None;
-            self.pending.extend(self.refused.drain().map(|(net, hops)| (net, Some(hops))));
+            self.pending.extend(self.refused.drain());
         }
         if self.pending.is_empty() {
             return;
         }
-        if let Err(err) = self.write() {
-            tracing::error!(err = %chain(&err), "write learned routes to the kernel");
-        }
-    }
-
-    fn write(&mut self) -> Result<(), NetlinkError> {
-        let mut nl = Netlink::open()?;
         let turn: Vec<IpNet> = self.pending.keys().take(TURN).copied().collect();
-        let mut ways: HashMap<IpAddr, Option<(IpAddr, u32)>> = HashMap::new();
-        let mut routes = Vec::with_capacity(turn.len());
-        for net in turn {
-            let Some(hops) = self.pending.remove(&net) else { continue };
-            let way = |hop: &IpAddr| *ways.entry(*hop).or_insert_with(|| way(&mut nl, *hop));
-            match hops {
-                None => {
-                    self.ours.remove(&net);
-                    routes.push((LearnedRoute { dst: net, hops: Vec::new() }, None));
-                }
-                Some(hops) => {
-                    let mut known: Vec<(IpAddr, u32)> = hops.iter().filter_map(way).collect();
-                    known.sort_unstable();
-                    known.dedup();
-                    if known.is_empty() {
-                        if self.ours.remove(&net) {
-                            routes.push((LearnedRoute { dst: net, hops: Vec::new() }, None));
-                        }
-                        self.refuse(net, hops);
-                    } else {
-                        self.ours.insert(net);
-                        routes.push((LearnedRoute { dst: net, hops: known }, Some(hops)));
-                    }
-                }
+        let turn: Vec<(IpNet, Wanted)> =
+            turn.into_iter().filter_map(|net| Some((net, self.pending.remove(&net)?))).collect();
+        if self.pending.is_empty() && self.pending.capacity() > MOST {
+            // A table that was large once gives its memory back.
+            self.pending = HashMap::new();
+        }
+        let mut known = Known::default();
+        let routes: Vec<LearnedRoute> = turn
+            .iter()
+            .map(|(net, route)| LearnedRoute { dst: *net, hops: known.hops(route.as_ref(), hops) })
+            .collect();
+        match Netlink::open().and_then(|mut nl| nl.set_learned(&routes)) {
+            Ok(refused) => self.take_back(&turn, &routes, refused),
+            Err(err) => {
+                tracing::error!(err = %chain(&err), "write learned routes to the kernel");
+                turn.iter().for_each(|(net, route)| self.refuse(*net, route.clone()));
             }
         }
-        let plain: Vec<LearnedRoute> = routes.iter().map(|(route, _)| route.clone()).collect();
-        for (at, err) in nl.set_learned(&plain)? {
-            let Some((route, hops)) = routes.get_mut(at) else { continue };
-            tracing::debug!(net = %route.dst, %err, "the kernel refuses a learned route");
-            if let Some(hops) = hops.take() {
-                self.refuse(route.dst, hops);
-            }
-        }
-        Ok(())
+        turn.iter().for_each(|(net, _)| hops.written(net));
     }
 
-    fn refuse(&mut self, net: IpNet, hops: Hops) {
-        self.refused.insert(net, hops);
+    /// What was refused, and what has no way yet, is tried again.
+    fn take_back(
+        &mut self,
+        turn: &[(IpNet, Wanted)],
+        written: &[LearnedRoute],
+        refused: Vec<(usize, std::io::Error)>,
+    ) {
+        for (at, err) in refused {
+            if let Some((net, route)) = turn.get(at) {
+                tracing::debug!(%net, %err, "the kernel refuses a learned route");
+                self.refuse(*net, route.clone());
+            }
+        }
+        for ((net, route), _) in
+            turn.iter().zip(written).filter(|((_, r), w)| r.is_some() && w.hops.is_empty())
+        {
+            self.refuse(*net, route.clone());
+        }
+    }
+
+    fn refuse(&mut self, net: IpNet, route: Wanted) {
+        self.refused.insert(net, route);
         self.again.get_or_insert_with(|| Instant::now() + RETRY);
     }
 }
 
-/// How the kernel reaches a next hop: itself on a link, or the gateway before it.
-fn way(nl: &mut Netlink, hop: IpAddr) -> Option<(IpAddr, u32)> {
-    let route = nl.route_to(hop).ok()?;
-    Some((route.via.unwrap_or(hop), route.oif?))
+/// The last route looked at: neighbouring prefixes mostly have the same.
+#[derive(Default)]
+struct Known(Option<(Arc<FibRoute>, Arc<[(IpAddr, u32)]>)>);
+
+impl Known {
+    /// Gateways and links of a route.
+    fn hops(&mut self, route: Option<&Arc<FibRoute>>, hops: &NextHops) -> Arc<[(IpAddr, u32)]> {
+        let Some(route) = route else { return Arc::default() };
+        if let Some((known, found)) = &self.0
+            && Arc::ptr_eq(known, route)
+        {
+            return Arc::clone(found);
+        }
+        let ways = route.hops.iter().filter_map(|hop| hops.way(hop.addr));
+        let mut found: Vec<(IpAddr, u32)> = ways.map(|way| (way.via, way.oif)).collect();
+        found.sort_unstable();
+        found.dedup();
+        let found: Arc<[_]> = found.into();
+        self.0 = Some((Arc::clone(route), Arc::clone(&found)));
+        found
+    }
 }

@@ -18,6 +18,7 @@ pub(super) fn answer(speaker: &Speaker, query: &BgpQuery, now: Instant) -> BgpRe
         peers: Vec::new(),
         routes: Vec::new(),
         left_out: 0,
+        waiting: 0,
     };
     match query {
         BgpQuery::Peers => report.peers = speaker.peers(now).iter().map(peer).collect(),
@@ -64,6 +65,7 @@ fn peer(p: &PeerStatus) -> BgpPeerInfo {
             .unwrap_or_default(),
         received: both(p.received),
         accepted: both(p.accepted),
+        chosen: both(p.chosen),
         announced: both(p.advertised),
         restarting_s: p.restarting.map(|left| left.as_secs()),
         held: p.held,

@@ -13,8 +13,8 @@ use bgp::config::{
     Config, DynamicConfig, GracefulConfig, MaxPrefixes, NextHopMode, Password, PeerConfig, Ttl,
 };
 use bgp::family::{Family, PerFamily};
-use bgp::policy::{Match, Policy, PrefixList, Rule, Set};
-use control::config::{Bgp, BgpPeer, Neighbour, Node};
+use bgp::policy::{Policy, PrefixList};
+use control::config::{Bgp, BgpPeer, BgpRule, Neighbour, Node};
 use control::fleet::Fleet;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -44,8 +44,9 @@ pub(super) struct Scope {
 
 impl Scope {
     /// Is a prefix, reached this way, the data path's?
-    pub(super) fn has(&self, net: &IpNet, hops: &[IpAddr]) -> bool {
-        self.ranges.iter().any(|range| range.contains(net)) || hops.iter().any(|hop| self.nodes.contains(hop))
+    pub(super) fn has(&self, net: &IpNet, hops: impl IntoIterator<Item = IpAddr>) -> bool {
+        self.ranges.iter().any(|range| range.contains(net))
+            || hops.into_iter().any(|hop| self.nodes.contains(&hop))
     }
 }
 
@@ -56,10 +57,10 @@ pub(super) struct Policies(BTreeMap<Inputs, Arc<Policy>>);
 /// All that a policy depends on.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Inputs {
-    /// Refused with all that is in it, refused as it is, taken where any is named.
-    Import { within: Vec<IpNet>, exact: Vec<IpNet>, allowed: Vec<IpNet> },
-    /// Sent, with all that is in it; none = everything.
-    Export { allowed: Option<Vec<IpNet>> },
+    /// Refused with all that is in it, refused as it is, taken where any is named; then rules.
+    Import { within: Vec<IpNet>, exact: Vec<IpNet>, allowed: Vec<IpNet>, rules: Vec<BgpRule> },
+    /// Sent, with all that is in it; none = everything. Then rules, and our AS for what they put in front of paths.
+    Export { allowed: Option<Vec<IpNet>>, rules: Vec<BgpRule> },
 }
 
 /// Makes the settings. `restarting`: routes of before are in force.
@@ -84,7 +85,7 @@ pub(super) fn settings(
         ranges: fleet.cluster_cidrs.iter().chain(&fleet.pod_cidrs).copied().collect(),
     };
     let mut used = Policies::default();
-    let mut peer = |address: IpAddr, asn: u32, import: &[IpNet], export: &[IpNet]| {
+    let mut peer = |address: IpAddr, asn: u32, told: Option<&BgpPeer>| {
         let internal = asn == bgp.asn;
         PeerConfig {
             local_address: own.iter().copied().find(|a| a.is_ipv6() == address.is_ipv6()),
@@ -92,8 +93,8 @@ pub(super) fn settings(
                 IpAddr::V4(_) => node.subnet.map(IpNet::V4),
                 IpAddr::V6(_) => node.subnet6.map(IpNet::V6),
             },
-            import: Some(policies.keep(guard.import(import), &mut used)),
-            export: Some(policies.keep(guard.export(export, internal), &mut used)),
+            import: Some(policies.keep(guard.import(told), bgp.asn, &mut used)),
+            export: Some(policies.keep(guard.export(told, internal), bgp.asn, &mut used)),
             ..PeerConfig::new(address, asn)
         }
     };
@@ -101,6 +102,7 @@ pub(super) fn settings(
     config.cluster_id = bgp.cluster_id;
     config.addresses = own.clone();
     config.next_hop_self = PerFamily::from_fn(|family| if family == Family::Ipv4 { v4 } else { v6 });
+    config.require_resolution = true;
     config.graceful =
         Some(GracefulConfig { restarting: restarting.then_some(RESTARTING), ..GracefulConfig::default() });
     for p in &bgp.peers {
@@ -108,7 +110,7 @@ pub(super) fn settings(
             Neighbour::At(address) => address,
             Neighbour::In(range) => range.addr(),
         };
-        let made = told(p, peer(address, p.asn, &p.import, &p.export));
+        let made = told(p, peer(address, p.asn, Some(p)));
         match p.who {
             Neighbour::At(_) => config.peers.push(made),
             Neighbour::In(range) => {
@@ -122,7 +124,7 @@ pub(super) fn settings(
         if !own.iter().any(|a| a.is_ipv6() == address.is_ipv6()) {
             continue;
         }
-        let mut made = peer(*address, bgp.asn, &[], &[]);
+        let mut made = peer(*address, bgp.asn, None);
         made.port = bgp.listen.map_or(179, |listen| listen.port());
         made.password = bgp.mesh_password.as_ref().map(|p| Password(p.0.clone()));
         config.peers.push(made);
@@ -161,52 +163,56 @@ struct Guard {
 }
 
 impl Guard {
-    fn import(&self, allowed: &[IpNet]) -> Inputs {
-        Inputs::Import { within: self.within.clone(), exact: self.exact.clone(), allowed: allowed.to_vec() }
+    fn import(&self, peer: Option<&BgpPeer>) -> Inputs {
+        Inputs::Import {
+            within: self.within.clone(),
+            exact: self.exact.clone(),
+            allowed: peer.map(|p| p.import.clone()).unwrap_or_default(),
+            rules: peer.map(|p| p.import_rules.clone()).unwrap_or_default(),
+        }
     }
 
-    fn export(&self, allowed: &[IpNet], internal: bool) -> Inputs {
+    fn export(&self, peer: Option<&BgpPeer>, internal: bool) -> Inputs {
         Inputs::Export {
-            allowed: match (allowed, internal) {
+            allowed: match (peer.map_or(&[][..], |p| &p.export), internal) {
                 ([], true) => None,
                 ([], false) => Some(self.ranges.clone()),
                 (some, _) => Some(some.to_vec()),
             },
+            rules: peer.map(|p| p.export_rules.clone()).unwrap_or_default(),
         }
     }
 }
 
 impl Policies {
-    fn keep(&mut self, inputs: Inputs, used: &mut Policies) -> Arc<Policy> {
+    fn keep(&mut self, inputs: Inputs, asn: u32, used: &mut Policies) -> Arc<Policy> {
         let made = self.0.get(&inputs).or_else(|| used.0.get(&inputs)).map(Arc::clone);
-        let made = made.unwrap_or_else(|| Arc::new(policy(&inputs)));
+        let made = made.unwrap_or_else(|| Arc::new(policy(&inputs, asn)));
         used.0.insert(inputs, Arc::clone(&made));
         made
     }
 }
 
-fn policy(inputs: &Inputs) -> Policy {
-    let rule = |prefixes: PrefixList, accept: bool| Rule {
-        when: Match { prefixes: Some(prefixes), ..Match::default() },
-        then: accept.then(Set::default),
-    };
+fn policy(inputs: &Inputs, asn: u32) -> Policy {
     let longer = |nets: &[IpNet]| nets.iter().fold(PrefixList::default(), |list, net| list.or_longer(*net));
     match inputs {
-        Inputs::Import { within, exact, allowed } => {
+        Inputs::Import { within, exact, allowed, rules } => {
             let mut refused = exact.iter().fold(longer(within), |list, net| list.exact(*net));
             for default in defaults().into_iter().filter(|net| !allowed.contains(net)) {
                 refused = refused.exact(default);
             }
-            let mut rules = vec![rule(refused, false)];
-            if !allowed.is_empty() {
-                rules.push(rule(longer(allowed), true));
+            let guard = std::iter::once(rules::refuse(refused));
+            Policy {
+                within: (!allowed.is_empty()).then(|| longer(allowed)),
+                rules: guard.chain(rules.iter().map(|rule| rules::rule(rule, asn))).collect(),
+                otherwise: true,
             }
-            Policy { rules, otherwise: allowed.is_empty() }
         }
-        Inputs::Export { allowed: None } => Policy::accept_all(),
-        Inputs::Export { allowed: Some(allowed) } => {
-            Policy { rules: vec![rule(longer(allowed), true)], otherwise: false }
-        }
+        Inputs::Export { allowed, rules } => Policy {
+            within: allowed.as_deref().map(longer),
+            rules: rules.iter().map(|rule| rules::rule(rule, asn)).collect(),
+            otherwise: true,
+        },
     }
 }
 
@@ -223,5 +229,6 @@ fn martians() -> impl Iterator<Item = IpNet> {
     v4.into_iter().chain(v6).flatten()
 }
 
+mod rules;
 #[cfg(test)]
 mod tests;

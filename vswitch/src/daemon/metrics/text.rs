@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::time::SystemTime;
 
-use super::{PortSample, RuleSample, Scrape};
+use super::{NeighbourSample, PortSample, RuleSample, Scrape};
 use crate::counters::DropReason;
 
 /// The whole answer.
@@ -59,10 +59,11 @@ pub(super) fn render(s: &Scrape, started: SystemTime) -> String {
     out.single("vswitch_flow_cache_misses_total", COUNTER, "Packets decided anew.", t.flow_misses);
     out.single("vswitch_worker_wakeups_total", COUNTER, "Times a worker woke from sleep.", t.wakeups);
     out.single("vswitch_connections", GAUGE, "Connections tracked.", s.connections);
-    if let Some([neighbours, established, learned]) = s.bgp {
-        out.single("vswitch_bgp_neighbours", GAUGE, "BGP neighbours configured.", neighbours);
-        out.single("vswitch_bgp_sessions_established", GAUGE, "BGP sessions that are up.", established);
-        out.single("vswitch_bgp_learned_prefixes", GAUGE, "Prefixes learned by BGP and in use.", learned);
+    if let Some(bgp) = &s.bgp {
+        out.single("vswitch_bgp_neighbours", GAUGE, "BGP neighbours configured.", bgp.neighbours);
+        out.single("vswitch_bgp_sessions_established", GAUGE, "BGP sessions that are up.", bgp.established);
+        out.single("vswitch_bgp_learned_prefixes", GAUGE, "Prefixes learned by BGP and in use.", bgp.learned);
+        neighbours(&mut out, &bgp.each);
     }
     if let Some((connected, problems)) = s.store {
         out.single("vswitch_store_connected", GAUGE, "1 while the store is reached.", u64::from(connected));
@@ -109,6 +110,37 @@ fn ports(out: &mut Text, ports: &[PortSample]) {
             let labels = [("namespace", *namespace), ("pod", *pod), ("interface", *interface)];
             out.sample(&labels, counts[i]);
         }
+    }
+}
+
+fn neighbours(out: &mut Text, all: &[NeighbourSample]) {
+    let label: Vec<String> = all.iter().map(|n| n.address.to_string()).collect();
+    out.family(
+        "vswitch_bgp_neighbour_state",
+        GAUGE,
+        "State of the session (RFC 4273): 1 idle, 2 connect, 3 active, 4 open sent, 5 open confirm, 6 established.",
+    );
+    for (n, label) in all.iter().zip(&label) {
+        out.sample(&[("neighbour", label)], n.state);
+    }
+    type Of = fn(&NeighbourSample) -> [u32; 2];
+    let families: [(&str, &str, Of); 4] = [
+        ("vswitch_bgp_neighbour_received_prefixes", "Prefixes it sent.", |n| n.received),
+        ("vswitch_bgp_neighbour_accepted_prefixes", "Of these, taken by import.", |n| n.accepted),
+        ("vswitch_bgp_neighbour_chosen_prefixes", "Prefixes whose best path is its.", |n| n.chosen),
+        ("vswitch_bgp_neighbour_announced_prefixes", "Prefixes sent to it.", |n| n.announced),
+    ];
+    for (name, help, of) in families {
+        out.family(name, GAUGE, help);
+        for (n, label) in all.iter().zip(&label) {
+            for (family, count) in ["ipv4", "ipv6"].into_iter().zip(of(n)) {
+                out.sample(&[("neighbour", label), ("family", family)], count);
+            }
+        }
+    }
+    out.family("vswitch_bgp_neighbour_flaps_total", COUNTER, "Times an established session ended.");
+    for (n, label) in all.iter().zip(&label) {
+        out.sample(&[("neighbour", label)], n.flaps);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use netlink_packet_core::{
@@ -20,8 +21,9 @@ use super::{MAIN_TABLE, Netlink, NetlinkError, Operand, Parts, error, receive};
 pub const LEARNED: u8 = 0x77;
 /// Their priority: after what an administrator or the kernel itself made. Calico's.
 const METRIC: u32 = 1024;
-/// Messages sent in one go; their answers fit the socket's buffer many times over.
-const BATCH: usize = 256;
+/// Messages sent in one go. The kernel carries out all of them before it lets anybody else run on that processor (where
+/// it is not preemptible), so they are few.
+const BATCH: usize = 24;
 
 /// A learned route as it should be.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,7 +31,7 @@ pub struct LearnedRoute {
     /// Destination.
     pub dst: IpNet,
     /// Next hops, each with the index of its link, all equally good; none = no such route.
-    pub hops: Vec<(IpAddr, u32)>,
+    pub hops: Arc<[(IpAddr, u32)]>,
 }
 
 impl Netlink {
@@ -139,7 +141,7 @@ fn message(route: &LearnedRoute) -> RouteMessage {
         attributes.push(RouteAttribute::Destination(route.dst.network().into()));
     }
     attributes.push(RouteAttribute::Priority(METRIC));
-    match route.hops.as_slice() {
+    match &*route.hops {
         [] => {}
         [(via, oif)] => {
             attributes.push(RouteAttribute::Gateway((*via).into()));

@@ -159,7 +159,21 @@ impl Netlink {
     /// # Errors
     /// `ENETUNREACH` without one.
     pub fn route_to(&mut self, dst: IpAddr) -> Result<Route, NetlinkError> {
+        self.look_up(dst, RouteFlags::empty())
+    }
+
+    /// The entry of the kernel's tables that [`route_to`](Self::route_to) follows: its own destination, priority and
+    /// maker. Link and next hop are missing where it has several.
+    ///
+    /// # Errors
+    /// `ENETUNREACH` without one.
+    pub fn entry_for(&mut self, dst: IpAddr) -> Result<Route, NetlinkError> {
+        self.look_up(dst, RouteFlags::FibMatch)
+    }
+
+    fn look_up(&mut self, dst: IpAddr, flags: RouteFlags) -> Result<Route, NetlinkError> {
         let mut message = RouteMessage::default();
+        message.header.flags = flags;
         message.header.address_family = family(dst);
         message.header.destination_prefix_length = IpNet::from(dst).prefix_len();
         message.attributes.push(RouteAttribute::Destination(dst.into()));

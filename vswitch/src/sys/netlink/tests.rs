@@ -234,12 +234,12 @@ fn learned_routes_come_and_go_in_bulk() {
             ipnet::IpNet::new(std::net::Ipv4Addr::from(0x1400_0000 + (i << 8)).into(), 24).unwrap()
         };
         let mut routes: Vec<LearnedRoute> =
-            (0..3000).map(|i| LearnedRoute { dst: net(i), hops: vec![hop("10.9.0.2")] }).collect();
-        routes[7].hops.push(hop("10.9.0.3"));
-        routes[9].hops = vec![hop("10.77.0.1")];
+            (0..3000).map(|i| LearnedRoute { dst: net(i), hops: [hop("10.9.0.2")].into() }).collect();
+        routes[7].hops = [hop("10.9.0.2"), hop("10.9.0.3")].into();
+        routes[9].hops = [hop("10.77.0.1")].into();
         routes.push(LearnedRoute {
             dst: "fd00:5::/64".parse().unwrap(),
-            hops: vec![hop("fd99::2"), hop("fd99::3")],
+            hops: [hop("fd99::2"), hop("fd99::3")].into(),
         });
         let refused = nl.set_learned(&routes).unwrap();
         assert_eq!(refused.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [9], "no link reaches 10.77.0.1");
@@ -256,10 +256,45 @@ fn learned_routes_come_and_go_in_bulk() {
             "not among the others"
         );
         // Another way, then none; what was never there is no failure.
-        routes[0].hops = vec![hop("10.9.0.9")];
-        routes[1..].iter_mut().for_each(|r| r.hops.clear());
+        routes[0].hops = [hop("10.9.0.9")].into();
+        routes[1..].iter_mut().for_each(|r| r.hops = [].into());
         assert!(nl.set_learned(&routes).unwrap().is_empty());
         assert_eq!(nl.learned().unwrap(), [net(0)]);
         assert!(ip("route show 20.0.0.0/24").contains("via 10.9.0.9"));
+    });
+}
+
+#[test]
+fn the_entry_a_packet_follows_is_named_and_learned_routes_are_not_heard_of() {
+    with_veth(|nl, a| {
+        nl.add_address(a, "10.9.0.1/24".parse().unwrap(), false, false).unwrap();
+        nl.add_address(a, "fd99::1/64".parse().unwrap(), false, false).unwrap();
+        let mut monitor = Monitor::open(Groups::ROUTE).unwrap();
+        monitor.without_routes_of(LEARNED).unwrap();
+        let learned = |dst: &str, via: &str| LearnedRoute {
+            dst: dst.parse().unwrap(),
+            hops: [(via.parse().unwrap(), a)].into(),
+        };
+        let two = [learned("10.20.0.0/16", "10.9.0.2"), learned("fd20::/32", "fd99::2")];
+        assert!(nl.set_learned(&two).unwrap().is_empty());
+        let mut heard = |to: &str| {
+            let mut found = false;
+            let is = |event| matches!(event, Event::Route(route) if route.dst.to_string() == to);
+            monitor.drain(|event| found |= is(event)).unwrap();
+            found
+        };
+        assert!(!heard("10.20.0.0/16") && !heard("fd20::/32"), "they are ours");
+        for (to, dst, protocol) in [
+            ("10.20.0.7", "10.20.0.0/16", LEARNED),
+            ("fd20::7", "fd20::/32", LEARNED),
+            ("10.9.0.7", "10.9.0.0/24", 2),
+            ("fd99::7", "fd99::/64", 2),
+        ] {
+            let entry = nl.entry_for(to.parse().unwrap()).unwrap();
+            assert_eq!((entry.dst, entry.protocol), (dst.parse().unwrap(), protocol), "{to}");
+        }
+        assert!(nl.entry_for("172.16.0.1".parse().unwrap()).is_err());
+        ip("route add 172.16.0.0/12 via 10.9.0.3");
+        assert!(heard("172.16.0.0/12"));
     });
 }

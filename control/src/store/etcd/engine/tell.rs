@@ -1,6 +1,7 @@
 //! Telling the daemon: what changed, together, and never from a list that is half read.
 
 use super::*;
+use crate::config::Peer;
 use crate::objects::{Kind, Object, Refused, read_value};
 use crate::store::etcd::ObjectChange;
 use crate::store::etcd::objects::Version;
@@ -20,7 +21,8 @@ pub(super) struct Telling {
     objects: BTreeMap<Key, Option<Version>>,
     pub(super) not_before: Option<Instant>,
     last_fleet: Option<Arc<Fleet>>,
-    last_roster: Roster,
+    /// By the lease's name.
+    lease_problems: BTreeMap<String, String>,
     last_problems: BTreeMap<String, String>,
     told_pods: BTreeSet<Key>,
     first: bool,
@@ -108,7 +110,7 @@ impl Engine {
     }
 
     fn tell_fleet(&mut self) {
-        let Some(roster) = self.nodes.roster(self.keeper.own()) else { return };
+        let Some(Roster { peers, problems }) = self.nodes.roster(self.keeper.own()) else { return };
         let own = self.keeper.own().clone();
         let ends = |net: &ipnet::IpNet| match net {
             ipnet::IpNet::V4(_) => own.address.map(IpAddr::V4),
@@ -116,11 +118,11 @@ impl Engine {
         };
         let nets = own.key.into_iter().flat_map(nets_of);
         let mut mine: Vec<_> = nets.filter_map(|net| Some((net, ends(&net)?))).collect();
-        let mut fleet = self.fleet(&roster);
+        let mut fleet = self.fleet(peers);
         if let Some(fleet) = &mut fleet {
             mine.extend(self.lay_blocks(fleet));
+            self.telling.pods.extend(self.pods.own(&fleet.peers, &mine));
         }
-        self.telling.pods.extend(self.pods.own(&roster.peers, &mine));
         if let Some(fleet) = fleet
             && self.telling.last_fleet.as_deref() != Some(&fleet)
         {
@@ -129,23 +131,23 @@ impl Engine {
             self.keeping.stale = true;
             (self.on_event)(StoreEvent::Fleet(fleet));
         }
-        self.telling.last_roster = roster;
+        self.telling.lease_problems = problems;
     }
 
     /// The nodes as leases have them, without pools and blocks.
     pub(super) fn base_fleet(&self) -> Option<Fleet> {
-        self.fleet(&self.telling.last_roster)
+        self.fleet(self.nodes.roster(self.keeper.own())?.peers)
     }
 
     /// The nodes, once we are one of them.
-    fn fleet(&self, roster: &Roster) -> Option<Fleet> {
+    fn fleet(&self, peers: Vec<Peer>) -> Option<Fleet> {
         let network = self.nodes.network.as_ref()?;
         let tunnel = network.backend.tunnel(self.keeper.mac()).ok()?;
         Some(Fleet {
             cluster_cidrs: network.networks(),
             pod_cidrs: nets_of(self.keeper.own().key?).collect(),
             tunnel,
-            peers: roster.peers.clone(),
+            peers,
         })
     }
 
@@ -188,7 +190,7 @@ impl Engine {
     fn tell_problems(&mut self) {
         let mut problems = BTreeMap::new();
         let base = format!("{}subnets/", self.nodes.prefix());
-        for (name, problem) in &self.telling.last_roster.problems {
+        for (name, problem) in &self.telling.lease_problems {
             problems.insert(format!("{base}{name}"), problem.clone());
         }
         self.nodes.notes.collect(&base, &mut problems);

@@ -1,5 +1,6 @@
 use bgp::attr::Attributes;
 use bgp::policy::Verdict;
+use bgp::{AsPath, Community, LargeCommunity};
 use control::config::{Config as NodeConfig, Machine};
 
 use super::*;
@@ -147,8 +148,46 @@ fn a_policy_that_stays_the_same_is_the_same() {
 #[test]
 fn pods_routes_are_the_data_paths_and_others_the_kernels() {
     let scope = made("[bgp]\nasn = 64512").scope;
-    let has = |net: &str, hop: &str| scope.has(&net.parse().unwrap(), &[hop.parse().unwrap()]);
+    let has = |net: &str, hop: &str| scope.has(&net.parse().unwrap(), [hop.parse().unwrap()]);
     assert!(has("10.244.9.0/26", "192.168.77.9"), "a pod range");
     assert!(has("172.16.0.0/12", "192.168.77.2"), "by way of a node");
     assert!(!has("172.16.0.0/12", "192.168.77.9"));
+}
+
+#[test]
+fn rules_refine_what_is_taken_and_never_widen_it() {
+    let all = made(
+        "[bgp]\nasn = 64512\n[[bgp.peer]]\naddress = \"192.168.77.9\"\nasn = 65000\nimport = [\"10.0.0.0/8\"]\n\
+         [[bgp.peer.import-rule]]\ncommunities = [\"65000:666\", \"65000:6:6\"]\naction = \"reject\"\n\
+         [[bgp.peer.import-rule]]\nprefixes = [\"10.9.0.0/16 le 16\"]\nlocal-pref = 200\n\
+         [[bgp.peer.import-rule]]\norigin-as = [65001]\naction = \"reject\"\n\
+         [[bgp.peer.import-rule]]\n\
+         [[bgp.peer.export-rule]]\nadd-communities = [\"64512:1\", \"64512:1:1\"]\nprepend = 2\n",
+    );
+    let nine = peer(&all, "192.168.77.9");
+    let (import, export) = (nine.import.clone().unwrap(), nine.export.clone().unwrap());
+    let plain = Attributes::new("192.168.77.9".parse().unwrap());
+    let verdict = |net: &str, a: &Attributes| import.verdict(&net.parse().unwrap(), a);
+    assert_eq!(verdict("10.8.0.0/16", &plain), Verdict::Accept);
+    let tagged = Attributes { communities: [Community(65_000 << 16 | 666)].into(), ..plain.clone() };
+    assert_eq!(verdict("10.8.0.0/16", &tagged), Verdict::Reject);
+    let tagged = Attributes { large_communities: [LargeCommunity([65_000, 6, 6])].into(), ..plain.clone() };
+    assert_eq!(verdict("10.8.0.0/16", &tagged), Verdict::Reject);
+    let preferred = verdict("10.9.0.0/16", &plain);
+    let mut changed = plain.clone();
+    import.change(preferred, &mut changed);
+    assert_eq!(changed.local_pref, Some(200));
+    assert_eq!(verdict("10.9.1.0/24", &plain), Verdict::Accept, "only the prefix itself");
+    let theirs = Attributes { as_path: AsPath::sequence(&[65_000, 65_001]), ..plain.clone() };
+    assert_eq!(verdict("10.8.0.0/16", &theirs), Verdict::Reject);
+    // The last rule accepts everything, and yet:
+    for refused in ["172.16.0.0/12", "10.244.1.0/24", "0.0.0.0/0"] {
+        assert_eq!(verdict(refused, &plain), Verdict::Reject, "{refused}");
+    }
+    assert!(!takes(&export, "172.16.0.0/12"), "no pods' prefix");
+    let mut sent = plain.clone();
+    export.change(export.verdict(&"10.244.1.0/24".parse().unwrap(), &sent), &mut sent);
+    assert_eq!(*sent.communities, [Community(64_512 << 16 | 1)]);
+    assert_eq!(*sent.large_communities, [LargeCommunity([64_512, 1, 1])]);
+    assert_eq!(sent.as_path.to_string(), "64512 64512");
 }
