@@ -126,6 +126,12 @@ pub enum Request {
         #[serde(default)]
         query: BgpQuery,
     },
+    /// Pools, blocks and addresses. Reply: [`IpamReport`].
+    Ipam {
+        /// What is asked.
+        #[serde(default)]
+        query: IpamQuery,
+    },
     /// The configuration in force. Reply: [`ConfigReport`].
     Config,
 }
@@ -320,8 +326,10 @@ impl ApiError {
 }
 
 mod bgp;
+mod ipam;
 mod report;
 pub use bgp::*;
+pub use ipam::*;
 pub use report::*;
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod bgp;
 mod check;
 mod error;
 mod file;
+mod ipam;
 mod machine;
 pub(crate) mod nets;
 mod peers;
@@ -28,9 +29,10 @@ use crate::mac::Mac;
 pub use bgp::{Bgp, BgpPeer, BgpRule, Neighbour, Password, PrefixRange, RouteChange, RouteTag};
 pub use error::{ConfigError, ConfigErrors, LoadError, Problem};
 pub use file::{
-    BgpPeerSection, BgpRuleSection, BgpSection, ConfigFile, MetricsSection, NetworkSection, NodeSection,
-    PeerSection, StoreSection, TunnelSection,
+    BgpPeerSection, BgpRuleSection, BgpSection, ConfigFile, IpamSection, MetricsSection, NetworkSection,
+    NodeSection, PeerSection, StoreSection, TunnelSection,
 };
+pub use ipam::Ipam;
 pub use machine::{Link, Machine};
 pub use store::{EtcdSettings, Store};
 
@@ -50,6 +52,8 @@ pub struct Config {
     pub store: Store,
     /// `[[peer]]`, in the order of the file.
     pub peers: Vec<Peer>,
+    /// `[ipam]`
+    pub ipam: Ipam,
     /// `[bgp]`; none = we speak with no router.
     pub bgp: Option<Bgp>,
     /// `[metrics] listen`; none = no listener.

@@ -15,6 +15,8 @@ pub mod names;
 #[cfg(feature = "daemon")]
 pub mod attachments;
 #[cfg(feature = "daemon")]
+pub mod blocks;
+#[cfg(feature = "daemon")]
 pub mod config;
 #[cfg(feature = "daemon")]
 pub mod flannel;

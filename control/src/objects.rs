@@ -19,8 +19,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub use self::calico::host::HostEndpoint;
+pub use self::calico::pool::IpPool;
 pub use self::calico::set::NetworkSet;
-pub use self::core::{Namespace, Node, Pod, ServiceAccount};
+pub use self::core::{Namespace, Node, Pod, ServiceAccount, Wishes};
 pub use self::field::{FieldError, Reason};
 pub use self::yaml::TextError;
 
@@ -69,11 +70,13 @@ pub enum Kind {
     GlobalNetworkSet,
     /// `projectcalico.org/v3`.
     HostEndpoint,
+    /// `projectcalico.org/v3`.
+    IpPool,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 15] = [
+    pub const ALL: [Kind; 16] = [
         Kind::Namespace,
         Kind::ServiceAccount,
         Kind::Pod,
@@ -89,6 +92,7 @@ impl Kind {
         Kind::NetworkSet,
         Kind::GlobalNetworkSet,
         Kind::HostEndpoint,
+        Kind::IpPool,
     ];
 
     /// The kind that somebody means: its name, its plural or its short name as `kubectl` has it, in any case.
@@ -138,6 +142,7 @@ impl Kind {
                 "NetworkSet" => Kind::NetworkSet,
                 "GlobalNetworkSet" => Kind::GlobalNetworkSet,
                 "HostEndpoint" => Kind::HostEndpoint,
+                "IPPool" => Kind::IpPool,
                 _ => return None,
             },
             _ => return None,
@@ -166,7 +171,8 @@ impl Kind {
             | Kind::StagedGlobalNetworkPolicy
             | Kind::Tier
             | Kind::GlobalNetworkSet
-            | Kind::HostEndpoint => false,
+            | Kind::HostEndpoint
+            | Kind::IpPool => false,
             Kind::ServiceAccount
             | Kind::Pod
             | Kind::NetworkPolicy
@@ -196,6 +202,7 @@ impl Kind {
             Kind::NetworkSet => "NetworkSet",
             Kind::GlobalNetworkSet => "GlobalNetworkSet",
             Kind::HostEndpoint => "HostEndpoint",
+            Kind::IpPool => "IPPool",
         }
     }
 }
@@ -240,6 +247,8 @@ pub enum Object {
     Set(NetworkSet),
     /// A host endpoint.
     Host(HostEndpoint),
+    /// A pool of addresses.
+    Pool(Arc<IpPool>),
     /// Valid, and without effect: a staged policy that is to be ignored.
     Inert,
 }
@@ -376,6 +385,7 @@ fn check(key: &Key, value: &Value) -> Result<Object, Refused> {
         Kind::Tier => calico::tier::read(name, value, errors).map(Object::Tier),
         Kind::NetworkSet | Kind::GlobalNetworkSet => calico::set::read(value, errors).map(Object::Set),
         Kind::HostEndpoint => calico::host::read(value, errors).map(Object::Host),
+        Kind::IpPool => calico::pool::read(value, errors).map(Object::Pool),
         Kind::CalicoNetworkPolicy
         | Kind::GlobalNetworkPolicy
         | Kind::StagedNetworkPolicy

@@ -23,6 +23,7 @@ pub use self::world::{LocalPod, NodeAddrs};
 #[cfg(feature = "etcd")]
 pub mod etcd;
 mod manifests;
+mod nodes;
 mod pods;
 mod problem;
 mod world;

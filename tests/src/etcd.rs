@@ -15,7 +15,10 @@ use std::time::{Duration, Instant};
 use control::config::EtcdSettings;
 use vswitch::lab::{Netns, within};
 
-pub use bed::{LivePod, attach, config, start, start_all, vsctl};
+pub use bed::{
+    CONFIG, LivePod, SUBNETS, attach, bed, config, config_with, start, start_all, start_with, vsctl,
+    vxlan_lease,
+};
 pub use nodes::{Heard, Node, quick};
 pub use proxy::Proxy;
 
@@ -103,7 +106,15 @@ impl Etcd {
     /// When it does not come up.
     #[must_use]
     pub fn start_with(more: &[&str], scheme: &'static str) -> Etcd {
-        Etcd::launch((Ipv4Addr::LOCALHOST, free_port()), free_port(), None, more, scheme)
+        Etcd::launch((Ipv4Addr::LOCALHOST, free_port()), &[free_port()], 0, None, more, scheme)
+    }
+
+    /// So many members of one store.
+    #[must_use]
+    pub fn members(count: usize) -> Vec<Etcd> {
+        let peers: Vec<u16> = (0..count).map(|_| free_port()).collect();
+        let start = |i| Etcd::launch((Ipv4Addr::LOCALHOST, free_port()), &peers, i, None, &[], "http");
+        (0..count).map(start).collect()
     }
 
     /// One member in a network namespace, at an address of that and etcd's own ports.
@@ -112,29 +123,35 @@ impl Etcd {
     /// When it does not come up.
     #[must_use]
     pub fn inside(netns: &Netns, host: Ipv4Addr) -> Etcd {
-        Etcd::launch((host, 2379), 2380, Some(netns.path().to_owned()), &[], "http")
+        Etcd::launch((host, 2379), &[2380], 0, Some(netns.path().to_owned()), &[], "http")
     }
 
+    /// The member `own` of those that find each other at these ports.
     fn launch(
         (host, port): (Ipv4Addr, u16),
-        peer: u16,
+        members: &[u16],
+        own: usize,
         netns: Option<PathBuf>,
         more: &[&str],
         scheme: &'static str,
     ) -> Etcd {
         let dir = scratch("etcd");
         let client = format!("{scheme}://{host}:{port}");
-        let peers = format!("http://127.0.0.1:{peer}");
-        // Alone, it need not wait long for others before it leads.
-        let own = "--name t --log-level error --max-txn-ops 5000 --heartbeat-interval 20 --election-timeout 200 --data-dir";
-        let mut args: Vec<String> = own.split(' ').map(str::to_owned).collect();
+        let at = |peer: &u16| format!("http://127.0.0.1:{peer}");
+        let peers = at(&members[own]);
+        let cluster: Vec<String> =
+            members.iter().enumerate().map(|(i, peer)| format!("t{i}={}", at(peer))).collect();
+        // Here nobody need wait long for others before it leads.
+        let fixed = "--log-level error --max-txn-ops 5000 --heartbeat-interval 20 --election-timeout 200";
+        let mut args: Vec<String> = fixed.split(' ').map(str::to_owned).collect();
+        args.extend(["--name".to_owned(), format!("t{own}"), "--data-dir".to_owned()]);
         args.push(dir.join("data").display().to_string());
         for (flag, value) in [
             ("--listen-client-urls", &client),
             ("--advertise-client-urls", &client),
             ("--listen-peer-urls", &peers),
             ("--initial-advertise-peer-urls", &peers),
-            ("--initial-cluster", &format!("t={peers}")),
+            ("--initial-cluster", &cluster.join(",")),
         ] {
             args.extend([flag.to_owned(), value.clone()]);
         }
@@ -216,6 +233,15 @@ impl Etcd {
     /// Writes a key.
     pub fn put(&self, key: &str, value: &str) {
         self.ctl(&["put", "--", key, value]);
+    }
+
+    /// Writes a key if etcd takes it now.
+    #[must_use]
+    pub fn try_put(&self, key: &str, value: &str) -> bool {
+        let mut command = self.command("etcdctl");
+        command.env("ETCDCTL_API", "3").arg(format!("--endpoints={}", self.url())).args(&self.login);
+        command.args(["--command-timeout=1s", "put", "--", key, value]);
+        command.output().is_ok_and(|out| out.status.success())
     }
 
     /// Writes many keys, two thousand in a transaction, through etcd's JSON gateway: `etcdctl` takes a second for a large

@@ -102,6 +102,41 @@ fn what_a_compaction_hides_is_learnt_all_the_same() {
 }
 
 #[test]
+fn with_three_members_any_one_may_go() {
+    let mut members = Etcd::members(3);
+    let etcd = |members: &[Etcd], i: usize, key: &str, value: &str| {
+        wait("the members have a leader", || members[i].try_put(key, value));
+    };
+    etcd(&members, 0, CONFIG, r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}"#);
+    let endpoints: Vec<String> = members.iter().map(Etcd::url).collect();
+    let settings = EtcdSettings { endpoints: endpoints.clone(), ..members[0].settings() };
+    let node = Node::start(1, &settings);
+    let _ = node.first();
+    // Each in turn, the one in use first: what is written through another one is heard of.
+    for round in 0..3_u8 {
+        let used = node.store().health().endpoint;
+        let at = endpoints.iter().position(|url| *url == used).unwrap();
+        members[at].kill();
+        let began = Instant::now();
+        let ip = format!("192.168.9.{round}");
+        etcd(&members, (at + 1) % 3, &format!("{SUBNETS}10.5.{}.0-24", 100 + round), &vxlan(&ip, round));
+        wait("it is heard of", || node.peer(&ip).is_some());
+        eprintln!("member {at}, in use, killed: a change is heard of {:?} after", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(5));
+        assert_ne!(node.store().health().endpoint, used);
+        members[at].resume();
+    }
+    // Two of three gone: the third one knows nothing for sure, and says so.
+    let fleets = node.with(|heard| heard.fleets);
+    members[0].kill();
+    members[1].kill();
+    wait("it is noticed", || !node.store().health().connected);
+    assert_eq!(node.with(|heard| heard.fleets), fleets, "nothing is taken back");
+    members[0].resume();
+    wait("a majority is enough", || node.store().health().connected);
+}
+
+#[test]
 fn a_partition_is_noticed() {
     let etcd = Etcd::start_with(&["--grpc-keepalive-min-time", "200ms"], "http");
     network(&etcd);

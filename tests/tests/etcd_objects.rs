@@ -116,9 +116,9 @@ fn a_name_belongs_to_the_node_that_has_the_addresses() {
     one.store().publish_pods(Vec::new());
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(endpoints(three), [after]);
-    // An address of nobody's.
-    let odd =
-        etcd.get(&format!("{PODS}default/moves")).replace("\"moves\"", "\"odd\"").replace("10.5.", "10.7.");
+    // An address of nobody's. The second node would remove what it did not write.
+    let text = etcd.get(&format!("{PODS}default/moves")).replace("\"n2\"", "\"n9\"");
+    let odd = text.replace("\"moves\"", "\"odd\"").replace("10.5.", "10.7.");
     etcd.put(&format!("{PODS}default/odd"), &odd);
     wait("it is told of", || {
         three.problem(&format!("{PODS}default/odd")).is_some_and(|text| text.contains("no lease for"))

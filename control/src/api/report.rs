@@ -1,5 +1,6 @@
 //! What the daemon tells: the reply values.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -90,6 +91,8 @@ pub struct StatusReport {
     pub ports: u32,
     /// Other nodes.
     pub peers: u32,
+    /// By the largest packet that their ways take, in bytes: the names of those.
+    pub peer_mtus: BTreeMap<u16, Vec<String>>,
     /// Cached flows.
     pub flows: u64,
     /// Frames received from pods, host and peers.

@@ -124,6 +124,7 @@ pub(super) fn check(file: &ConfigFile, machine: &Machine) -> Result<Config, Conf
     let mut errors = Errors::default();
     let store = store::check(file, &mut errors);
     let is_static = matches!(store, Store::Static { .. });
+    let ipam = super::ipam::check(file, &store, &mut errors);
     let node = check_node(&file.node, machine, &mut errors);
     let bgp = file.bgp.as_ref().map(|section| bgp::check(section, &node, &mut errors));
     let mut pods = Vec::new();
@@ -131,7 +132,7 @@ pub(super) fn check(file: &ConfigFile, machine: &Machine) -> Result<Config, Conf
     let tunnel = check_tunnel(&file.tunnel, &mut errors);
     let peers = peers::check(&file.peer, &node, &tunnel, file.bgp.is_some(), &mut pods, &mut errors);
     let metrics = file.metrics.as_ref().and_then(|m| check_listen(m.listen.as_deref(), &mut errors));
-    let config = Config { node, network, tunnel, store, peers, bgp, metrics };
+    let config = Config { node, network, tunnel, store, peers, ipam, bgp, metrics };
     if matches!(config.tunnel, Tunnel::Ipip { .. }) && config.node.address.is_none() {
         errors.absent("node.address", Problem::IpipWantsIpv4);
     }

@@ -16,6 +16,8 @@ pub struct ConfigFile {
     pub tunnel: TunnelSection,
     /// `[store]`
     pub store: StoreSection,
+    /// `[ipam]`
+    pub ipam: IpamSection,
     /// `[[peer]]`
     pub peer: Vec<PeerSection>,
     /// `[bgp]`
@@ -114,6 +116,15 @@ pub struct StoreSection {
     pub username: Option<String>,
     /// etcd.
     pub password: Option<String>,
+}
+
+/// `[ipam]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct IpamSection {
+    /// Default: `node`.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
 }
 
 /// `[[peer]]`

@@ -108,6 +108,9 @@ pub(super) fn render(config: &Config) -> String {
         Store::Etcd(settings) => etcd(&mut page, settings),
     }
 
+    page.section("[ipam]");
+    page.line("type", quoted(config.ipam.kind()));
+
     for peer in &config.peers {
         page.section("[[peer]]");
         page.line("name", quoted(&peer.name));

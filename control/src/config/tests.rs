@@ -79,6 +79,9 @@ cross-subnet = false
 
 [store]
 type = "static"
+
+[ipam]
+type = "node"
 "#
     );
     assert_eq!(config.node.subnet, Some("192.168.77.0/24".parse().unwrap()));
@@ -359,7 +362,12 @@ fn every_error_names_key_and_value() {
             tunnel("vtep-mac = \"0e-00-00-00-00-01\""),
             r#"tunnel.vtep-mac = "0e-00-00-00-00-01": is not an Ethernet address such as 0e:00:00:00:00:01"#,
         ),
-        // [store], [metrics]
+        // [store], [ipam], [metrics]
+        (
+            format!("{LEAST}[ipam]\ntype = \"pools\""),
+            "ipam.type = \"pools\": is for store.type = \"etcd\" only",
+        ),
+        (format!("{LEAST}[ipam]\ntype = \"whereabouts\""), "ipam.type = \"whereabouts\""),
         (format!("{LEAST}[store]\ntype = \"etcd\""), "network.pod-cidrs: comes from the store: remove it"),
         (
             format!("{LEAST}[store]\ntype = \"kubernetes\""),
@@ -486,6 +494,7 @@ fn unknown_keys_and_wrong_types_show_their_line() {
         ("[nodes]\n", "nodes"),
         ("[[peer]]\nip = \"1.1.1.1\"\n", "ip"),
         ("[store]\npaswd = 1\n", "paswd"),
+        ("[ipam]\npool = \"a\"\n", "pool"),
         ("[bgp]\n[[bgp.peer]]\nactive = true\n", "active"),
         ("[[bgp.peer]]\n[[bgp.peer.import-rule]]\nprefix = 1\n", "prefix"),
         ("[metrics]\nport = 1\n", "port"),

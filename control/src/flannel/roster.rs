@@ -3,7 +3,7 @@
 //! A pure function of what is in the store, so that every node that reads the same leases comes to the same peers. Of
 //! two leases that contradict each other the one made first counts; of several by one node, the one written last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -65,10 +65,10 @@ impl Roster {
     #[must_use]
     pub fn of(network: &NetworkConfig, own: &Own, leases: &BTreeMap<String, Entry>) -> Roster {
         let mut roster = Roster::default();
-        let mut newest: BTreeMap<IpAddr, (i64, &str)> = BTreeMap::new();
-        let mut halves: Vec<(Half<'_>, Backend)> = Vec::new();
+        let mut newest: HashMap<IpAddr, (i64, &str)> = HashMap::with_capacity(leases.len());
+        let mut halves: Vec<(Half<'_>, Backend)> = Vec::with_capacity(leases.len());
         for (name, entry) in leases {
-            for half in roster.halves(network, own, name, entry) {
+            for half in roster.halves(network, own, name, entry).into_iter().flatten() {
                 if let Some(backend) = roster.backend(network, &half) {
                     let last = newest.entry(half.end).or_insert((entry.modified, name));
                     *last = (*last).max((entry.modified, name));
@@ -77,7 +77,7 @@ impl Roster {
             }
         }
         // What a node wrote last says how it is reached now.
-        let current: BTreeMap<IpAddr, Way> = halves
+        let current: HashMap<IpAddr, Way> = halves
             .iter()
             .filter(|(half, _)| newest.get(&half.end).is_some_and(|(_, name)| *name == half.name))
             .map(|(half, backend)| (half.end, way(half, *backend)))
@@ -97,7 +97,7 @@ impl Roster {
             // Those of one node do not overlap.
             let _ = taken.add(net, "this node's");
         }
-        let mut ways: BTreeMap<Way, Vec<IpNet>> = BTreeMap::new();
+        let mut ways: HashMap<Way, Vec<IpNet>> = HashMap::with_capacity(halves.len());
         for (half, backend) in &halves {
             match taken.add(half.net, half.name) {
                 Ok(()) => ways.entry(way(half, *backend)).or_default().push(half.net),
@@ -119,37 +119,43 @@ impl Roster {
         own: &Own,
         name: &'a str,
         entry: &'a Entry,
-    ) -> Vec<Half<'a>> {
-        let mut halves = Vec::new();
+    ) -> [Option<Half<'a>>; 2] {
         // Without a value somebody else has told why.
-        let Some(value) = &entry.value else { return halves };
+        let Some(value) = &entry.value else { return [None, None] };
         if own.key == Some(entry.key) {
             if own.address != Some(value.public_ip) {
                 self.tell(name, format!("{} says that it has this node's subnet", value.public_ip));
             }
-            return halves;
+            return [None, None];
         }
         let (vtep4, vtep6) = match value.backend {
             LeaseBackend::Vxlan { v4, v6 } => (v4, v6),
             _ => (None, None),
         };
-        halves.push(Half { name, entry, net: entry.key.v4.into(), end: value.public_ip.into(), vtep: vtep4 });
-        match (entry.key.v6, value.public_ipv6, &network.v6) {
-            (Some(net), Some(end), Some(_)) => {
-                halves.push(Half { name, entry, net: net.into(), end: end.into(), vtep: vtep6 });
+        let four = Half { name, entry, net: entry.key.v4.into(), end: value.public_ip.into(), vtep: vtep4 };
+        // Raw IP goes in IPv4 whatever it carries.
+        let end6 = match value.backend {
+            LeaseBackend::Ipip => Some(value.public_ip.into()),
+            _ => value.public_ipv6.map(IpAddr::V6),
+        };
+        let six = match (entry.key.v6, end6, &network.v6) {
+            (Some(net), Some(end), Some(_)) => Some(Half { name, entry, net: net.into(), end, vtep: vtep6 }),
+            (Some(net), None, Some(_)) => {
+                self.tell(name, format!("{net} is without PublicIPv6"));
+                None
             }
-            (Some(net), None, Some(_)) => self.tell(name, format!("{net} is without PublicIPv6")),
             // A network without IPv6 has no use for it.
-            _ => {}
-        }
-        halves.retain(|half| match self.check(network, own, half) {
-            Ok(()) => true,
-            Err(problem) => {
-                self.tell(name, problem);
-                false
-            }
-        });
-        halves
+            _ => None,
+        };
+        [Some(four), six].map(|half| {
+            half.filter(|half| match self.check(network, own, half) {
+                Ok(()) => true,
+                Err(problem) => {
+                    self.tell(name, problem);
+                    false
+                }
+            })
+        })
     }
 
     fn check(&self, network: &NetworkConfig, own: &Own, half: &Half<'_>) -> Result<(), String> {
@@ -178,6 +184,10 @@ impl Roster {
         match (&value.backend, half.vtep) {
             // Whoever was promised this subnet is not there yet.
             (LeaseBackend::None, _) if half.entry.lease == 0 && network.backend.kind() != "udp" => None,
+            (LeaseBackend::None | LeaseBackend::Udp, _) if half.net.addr().is_ipv6() => {
+                self.tell(half.name, format!("udp carries no IPv6: {} is not reached", half.net));
+                None
+            }
             (LeaseBackend::None | LeaseBackend::Udp, _) => Some(Backend::Udp),
             (LeaseBackend::Vxlan { .. }, Some(vtep)) => Some(Backend::Vxlan { vni: vtep.vni }),
             (LeaseBackend::Vxlan { .. }, None) => {
@@ -220,11 +230,11 @@ pub fn nets_of(key: LeaseKey) -> impl Iterator<Item = IpNet> {
 
 /// Disjoint ranges, each with whose it is.
 #[derive(Default)]
-struct Taken<'a>(BTreeMap<IpAddr, (IpNet, &'a str)>);
+pub(crate) struct Taken<'a>(BTreeMap<IpAddr, (IpNet, &'a str)>);
 
 impl<'a> Taken<'a> {
     /// Adds a range, or says which one it overlaps.
-    fn add(&mut self, net: IpNet, by: &'a str) -> Result<(), (IpNet, &'a str)> {
+    pub(crate) fn add(&mut self, net: IpNet, by: &'a str) -> Result<(), (IpNet, &'a str)> {
         // Being disjoint, only the last one that begins before its end can reach into it.
         let before = self.0.range(..=net.broadcast()).next_back().map(|(_, found)| *found);
         match before.filter(|(other, _)| nets::overlap(other, &net)) {

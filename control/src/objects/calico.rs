@@ -19,6 +19,7 @@ use super::selector::{in_namespace, is_pod};
 use super::{Key, Object, decode, netpol};
 
 pub(super) mod host;
+pub(super) mod pool;
 mod rule;
 pub(super) mod set;
 pub(super) mod tier;

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use policy::model::NamedPort;
 use serde::Deserialize;
 use serde_json::Value;
@@ -10,6 +11,7 @@ use serde_json::Value;
 use super::decode;
 use super::field::{At, Errors, Reason};
 use super::meta::{LabelMap, Meta, is_dns_subdomain, is_port_name, port_number};
+use crate::flannel::{LeaseValue, annotations};
 
 /// A namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +28,13 @@ pub struct ServiceAccount {
 /// A node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
+    pub(crate) labels: LabelMap,
     /// Its addresses (`InternalIP` and `ExternalIP`).
     pub addrs: Vec<IpAddr>,
+    /// The ranges of its pods (`spec.podCIDRs`).
+    pub pod_cidrs: Vec<IpNet>,
+    /// How flannel there is reached, by the node's annotations.
+    pub flannel: Option<LeaseValue>,
 }
 
 /// A pod.
@@ -46,6 +53,20 @@ pub struct Pod {
     pub addrs: Vec<IpAddr>,
     /// Its containers' named ports.
     pub ports: Vec<NamedPort>,
+    /// What its annotations say of the addresses it is to have.
+    pub wishes: Wishes,
+}
+
+/// Calico's annotations about a pod's addresses: lists in JSON. What cannot be read is an error when the pod is
+/// attached, not of the object: policy must not depend on it.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Wishes {
+    /// `cni.projectcalico.org/ipAddrs`
+    pub addrs: Option<Arc<str>>,
+    /// `cni.projectcalico.org/ipv4pools`
+    pub pools4: Option<Arc<str>>,
+    /// `cni.projectcalico.org/ipv6pools`
+    pub pools6: Option<Arc<str>>,
 }
 
 #[derive(Deserialize)]
@@ -68,7 +89,27 @@ pub(super) fn service_account(value: &Value, errors: &mut Errors) -> Option<Serv
 #[derive(Deserialize)]
 struct NodeDoc {
     metadata: Meta,
+    spec: Option<NodeSpec>,
     status: Option<NodeStatus>,
+}
+
+#[derive(Deserialize, Default)]
+struct NodeSpec {
+    #[serde(rename = "podCIDR")]
+    pod_cidr: Option<String>,
+    #[serde(rename = "podCIDRs")]
+    pod_cidrs: Option<Vec<String>>,
+}
+
+/// Of a node's `metadata` what [`Meta`] leaves out.
+#[derive(Deserialize)]
+struct NodeAnnotations {
+    metadata: Annotated,
+}
+
+#[derive(Deserialize)]
+struct Annotated {
+    annotations: Option<annotations::Map>,
 }
 
 #[derive(Deserialize)]
@@ -93,7 +134,27 @@ pub(super) fn node(value: &Value, errors: &mut Errors) -> Option<Node> {
             addrs.extend(ip(&address.address, &at.index(i).key("address"), errors));
         }
     }
-    Some(Node { addrs })
+    let spec = At::root("spec");
+    let at = spec.key("podCIDRs");
+    let mut pod_cidrs = Vec::new();
+    let NodeSpec { pod_cidr, pod_cidrs: several } = doc.spec.unwrap_or_default();
+    // The API keeps the first of several under the old name too.
+    for (i, text) in several.unwrap_or_else(|| pod_cidr.into_iter().collect()).iter().enumerate() {
+        match text.parse::<IpNet>() {
+            Ok(net) => pod_cidrs.push(net.trunc()),
+            Err(_) => errors.syntax(&at.index(i), false, text, "range of addresses"),
+        }
+    }
+    let NodeAnnotations { metadata } = decode(value, errors)?;
+    let at = At::root("metadata");
+    let flannel = match annotations::parse(&metadata.annotations.unwrap_or_default(), annotations::PREFIX) {
+        Ok(flannel) => flannel,
+        Err(err) => {
+            errors.add(&at.key("annotations"), Reason::Shape(format!("{}{err}", annotations::PREFIX)));
+            None
+        }
+    };
+    Some(Node { labels: doc.metadata.labels.unwrap_or_default(), addrs, pod_cidrs, flannel })
 }
 
 #[derive(Deserialize)]
@@ -175,7 +236,17 @@ pub(super) fn pod(value: &Value, errors: &mut Errors) -> Option<Pod> {
     }
     addrs.sort_unstable();
     addrs.dedup();
+    let annotation = |name: &str| {
+        let key = format!("cni.projectcalico.org/{name}");
+        doc.metadata.annotation(&key).map(Arc::from)
+    };
+    let wishes = Wishes {
+        addrs: annotation("ipAddrs"),
+        pools4: annotation("ipv4pools"),
+        pools6: annotation("ipv6pools"),
+    };
     Some(Pod {
+        wishes,
         labels: doc.metadata.labels.unwrap_or_default(),
         node: spec.node_name.filter(|name| !name.is_empty()).map(Arc::from),
         service_account: service_account.into(),

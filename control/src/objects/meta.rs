@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use super::field::{At, Errors, Reason};
 
@@ -20,8 +21,8 @@ pub(super) struct Meta {
     _name: IgnoredAny,
     #[serde(rename = "namespace")]
     _namespace: Option<IgnoredAny>,
-    #[serde(rename = "annotations")]
-    _annotations: Option<IgnoredAny>,
+    /// Whatever stands there; see [`Meta::annotation`].
+    annotations: Option<Value>,
     #[serde(rename = "uid")]
     _uid: Option<IgnoredAny>,
     #[serde(rename = "resourceVersion")]
@@ -47,6 +48,11 @@ pub(super) struct Meta {
 }
 
 impl Meta {
+    /// An annotation's text.
+    pub(super) fn annotation(&self, key: &str) -> Option<&str> {
+        self.annotations.as_ref()?.get(key)?.as_str()
+    }
+
     /// The labels' syntax; names were checked when the object's key was made.
     pub(super) fn check_labels(&self, errors: &mut Errors) {
         let at = At::root("metadata");

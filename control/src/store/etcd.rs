@@ -17,6 +17,7 @@ mod calls;
 mod client;
 mod engine;
 mod error;
+mod ipam;
 mod kept;
 mod lease;
 mod mirror;
@@ -44,6 +45,7 @@ use crate::mac::Mac;
 use crate::objects::{Key, Object, Refused};
 
 pub use self::error::CallError;
+pub use self::ipam::{IpamError, IpamReply, IpamRequest, Keys};
 pub use self::pods::PublishedPod;
 pub use self::request::{Found, Reply, Request, RequestError};
 pub use self::shared::{First, Health, LeaseHealth, NotReady};
@@ -75,8 +77,8 @@ impl Default for Timing {
             ttl: Duration::from_secs(86_400),
             renew_margin: Duration::from_secs(3600),
             renew_retry: Duration::from_secs(60),
-            backoff: (Duration::from_millis(100), Duration::from_secs(5)),
-            connect: Duration::from_secs(3),
+            backoff: (Duration::from_millis(100), Duration::from_secs(1)),
+            connect: Duration::from_secs(1),
             call: Duration::from_secs(5),
             ping: Duration::from_secs(10),
             pong: Duration::from_secs(5),
@@ -98,6 +100,8 @@ pub struct NodeFacts {
     pub vtep_mac: Option<Mac>,
     /// flannel's `subnet.env`: a node that ran flannel keeps its subnet.
     pub subnet_env: Option<PathBuf>,
+    /// Its pods get addresses of pools ([`crate::blocks`]), beside the subnet that it has for itself.
+    pub pools: bool,
 }
 
 /// What the store has to tell. The latest of each sort is all that counts.
@@ -150,6 +154,7 @@ pub enum StartError {
 /// What is asked of the engine.
 enum Command {
     Request(Request, Box<dyn FnOnce(Result<Reply, RequestError>) + Send>),
+    Ipam(IpamRequest, ipam::Answer),
     Stop { release: bool },
 }
 
@@ -230,6 +235,16 @@ impl EtcdStore {
         let (tx, rx) = sync_channel(1);
         self.request(request, Box::new(move |reply| drop(tx.try_send(reply))));
         rx.recv_timeout(timeout).unwrap_or_else(|_| Err(RequestError::late(timeout)))
+    }
+
+    /// Has a request about addresses of pools carried out; `answer` is called on the store's thread, once, unless the
+    /// store is stopped meanwhile. Does not wait.
+    pub fn ipam(&self, request: IpamRequest, answer: Box<dyn FnOnce(Result<IpamReply, IpamError>) + Send>) {
+        if let Err(mpsc::error::SendError(Command::Ipam(_, answer))) =
+            self.commands.send(Command::Ipam(request, answer))
+        {
+            answer(Err(IpamError::Stopped));
+        }
     }
 
     /// Ends it, with what is known kept. With `release` the node's lease is given back, and its published pods with it;

@@ -121,6 +121,13 @@ pub enum Problem {
         /// Its tier.
         tier: Arc<str>,
     },
+    /// A node's object describes no node that packets could be sent to.
+    Node {
+        /// The object.
+        key: Key,
+        /// Why.
+        why: String,
+    },
     /// A file's current version is not read; the objects it last had stay in force.
     File {
         /// The file.
@@ -180,6 +187,7 @@ impl fmt::Display for Problem {
             Problem::NoTier { policy, tier } => {
                 write!(f, "{policy}: there is no tier {tier}; it is evaluated last, and denies at its end")
             }
+            Problem::Node { key, why } => write!(f, "{key}: no peer is made of it: {why}"),
             Problem::File { path, error } => write!(f, "{}: {error}", path.display()),
             Problem::Duplicate { key, path, first } => {
                 write!(f, "{}: {key} is ignored: it stands in {} already", path.display(), first.display())

@@ -7,9 +7,38 @@ use std::process::{Command, Output};
 use std::thread;
 
 use serde_json::Value;
-use vswitch::lab::{Cni, Daemon, Lab, Netns, PodName, Stop};
+use vswitch::lab::{Cni, Daemon, Lab, Netns, Options, PodName, Shape, Stop};
 
 use super::Etcd;
+use crate::programs::programs;
+
+/// flannel's key of the network's configuration.
+pub const CONFIG: &str = "/coreos.com/network/config";
+/// Below it lie the leases.
+pub const SUBNETS: &str = "/coreos.com/network/subnets/";
+
+/// Nodes without a daemon yet, and an etcd beside them that has this configuration of the network.
+///
+/// # Panics
+/// When they cannot be made.
+#[must_use]
+pub fn bed(nodes: usize, network: &str) -> (Etcd, Lab) {
+    let shape = Shape { nodes, outside: true, ..Shape::default() };
+    let options = Options { shape, ..Options::default() };
+    let lab = Lab::bed_only(programs(), options, &Stop::default()).expect("a bed can be made");
+    let outside = lab.bed.outside.as_ref().expect("it was asked for");
+    let etcd = Etcd::inside(outside, std::net::Ipv4Addr::new(192, 168, 77, 254));
+    etcd.put(CONFIG, network);
+    (etcd, lab)
+}
+
+/// A node's lease as flannel's VXLAN backend writes it.
+#[must_use]
+pub fn vxlan_lease(address: &str, mac: &str) -> String {
+    format!(
+        r#"{{"PublicIP":"{address}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"{mac}"}}}}"#
+    )
+}
 
 /// Writes the configuration of node `i` of a lab, which has nothing of ranges or peers; its path.
 ///
@@ -17,6 +46,15 @@ use super::Etcd;
 /// When it cannot be written.
 #[must_use]
 pub fn config(lab: &Lab, i: usize, etcd: &Etcd) -> PathBuf {
+    config_with(lab, i, etcd, "")
+}
+
+/// The same with these lines more.
+///
+/// # Panics
+/// When it cannot be written.
+#[must_use]
+pub fn config_with(lab: &Lab, i: usize, etcd: &Etcd, more: &str) -> PathBuf {
     let plan = lab.bed.plan(i);
     let dir = lab.bed.dir().join(format!("n{}", plan.n));
     fs::create_dir_all(dir.join("run")).expect("a directory can be made");
@@ -31,7 +69,7 @@ pub fn config(lab: &Lab, i: usize, etcd: &Etcd) -> PathBuf {
         url = etcd.url(),
     );
     let path = dir.join("vswitch.toml");
-    fs::write(&path, text).expect("a file can be written");
+    fs::write(&path, text + more).expect("a file can be written");
     path
 }
 
@@ -48,10 +86,18 @@ pub fn start(lab: &mut Lab, i: usize, etcd: &Etcd) {
 /// # Panics
 /// When one is not ready within 10 s.
 pub fn start_all(lab: &mut Lab, nodes: &[usize], etcd: &Etcd) {
+    start_with(lab, nodes, etcd, "");
+}
+
+/// The same with these lines more in their configurations.
+///
+/// # Panics
+/// When one is not ready within 10 s.
+pub fn start_with(lab: &mut Lab, nodes: &[usize], etcd: &Etcd, more: &str) {
     let started: Vec<(usize, Daemon)> = thread::scope(|scope| {
         let lab = &*lab;
         let start = |i: usize| {
-            let config = config(lab, i, etcd);
+            let config = config_with(lab, i, etcd, more);
             let (netns, run) = (&lab.bed.nodes[i], lab.run_dir(i));
             scope.spawn(move || {
                 let started = Daemon::start(&lab.programs, netns, i + 1, &config, &run, &Stop::default());

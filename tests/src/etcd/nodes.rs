@@ -69,6 +69,7 @@ impl Node {
             address6: Some(format!("fd00:77::{number:x}").parse().expect("an address")),
             vtep_mac: Some(Mac([0x0e, 0, 0, 0, high, low])),
             subnet_env: None,
+            pools: false,
         };
         Node::start_as(facts, settings, timing)
     }

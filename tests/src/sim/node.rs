@@ -54,7 +54,7 @@ pub struct Node {
     conntrack: Arc<Conntrack>,
     /// Its number, and how many nodes it knows.
     place: (usize, usize),
-    snapshot: Snapshot,
+    snapshot: Arc<Snapshot>,
     datapath: Datapath,
     readers: Vec<MemPort>,
     ports: Vec<Option<Arc<Port>>>,
@@ -169,7 +169,7 @@ impl Node {
             guard: Guard::new(&format!("n{}", index + 1), own_addresses(&facts)),
             conntrack,
             place: (index, index + 1),
-            snapshot: Snapshot::empty(),
+            snapshot: Arc::new(Snapshot::empty()),
             datapath,
             readers: vec![reader],
             ports: vec![Some(Arc::new(port))],
@@ -242,9 +242,21 @@ impl Node {
         let epoch = self.snapshot.epoch + 1;
         self.place = (index, nodes);
         self.guard.compile(&self.ports);
-        self.snapshot = compile(&self.facts, &peers, &self.ports);
-        (self.snapshot.policy, self.snapshot.guards) = self.guard.tables(&self.ports);
-        self.snapshot.epoch = epoch;
+        let mut snapshot = compile(&self.facts, &peers, &self.ports);
+        (snapshot.policy, snapshot.guards) = self.guard.tables(&self.ports);
+        snapshot.epoch = epoch;
+        self.snapshot = Arc::new(snapshot);
+    }
+
+    /// What its tables are compiled from, but for its peers, for somebody who does that on another thread.
+    #[must_use]
+    pub fn facts(&self) -> (NodeFacts, Vec<Option<Arc<Port>>>) {
+        (self.facts.clone(), self.ports.clone())
+    }
+
+    /// Has these tables in force from the next packet on.
+    pub fn adopt(&mut self, snapshot: Arc<Snapshot>) {
+        self.snapshot = snapshot;
     }
 
     fn publish_again(&mut self) {

@@ -45,6 +45,36 @@ pub enum BgpWhat {
     },
 }
 
+/// What is asked of the allocator.
+#[derive(Debug, Subcommand)]
+pub enum IpamWhat {
+    /// Pools, and with them their blocks; or who has an address.
+    Show {
+        /// Also every block.
+        #[arg(long)]
+        show_blocks: bool,
+        /// Who has this address.
+        #[arg(long, value_name = "IP", conflicts_with = "show_blocks")]
+        ip: Option<IpAddr>,
+    },
+    /// What does not fit together: addresses without a pod, handles without addresses; exits 1 when there is any.
+    Check,
+    /// Take addresses back: one, or what a report of `--json ipam check` names and is still so.
+    Release {
+        /// This address, whoever has it.
+        #[arg(
+            long,
+            value_name = "IP",
+            required_unless_present = "from_report",
+            conflicts_with = "from_report"
+        )]
+        ip: Option<IpAddr>,
+        /// The report's file, or `-`.
+        #[arg(long, value_name = "FILE")]
+        from_report: Option<PathBuf>,
+    },
+}
+
 impl BgpWhat {
     /// As the daemon is asked.
     pub fn query(what: Option<&BgpWhat>) -> BgpQuery {
@@ -111,6 +141,12 @@ pub enum Command {
         /// What is asked.
         #[command(subcommand)]
         what: Option<BgpWhat>,
+    },
+    /// Pools, blocks and who has which address.
+    Ipam {
+        /// What is asked.
+        #[command(subcommand)]
+        what: Option<IpamWhat>,
     },
     /// What would happen to a packet of a pod, step by step; exits 1 when it would not arrive.
     Trace(TraceArgs),

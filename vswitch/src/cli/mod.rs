@@ -9,6 +9,7 @@
 mod args;
 mod bgp;
 mod check;
+mod ipam;
 mod objects;
 mod show;
 mod table;
@@ -20,14 +21,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use control::api::{
-    BgpQuery, BgpReport, ConfigReport, DropInfo, EventReport, FlowInfo, PeerInfo, PortInfo, Request,
-    RouteInfo, StatusReport, TraceReport,
+    BgpQuery, BgpReport, ConfigReport, DropInfo, EventReport, FlowInfo, IpamReport, PeerInfo, PortInfo,
+    Request, RouteInfo, StatusReport, TraceReport,
 };
 use control::client::{Client, ClientError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use args::{Args, BgpWhat, CheckArgs, Command, Target, TraceArgs, UninstallArgs};
+pub use args::{Args, BgpWhat, CheckArgs, Command, IpamWhat, Target, TraceArgs, UninstallArgs};
 
 /// How long the daemon is given.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -125,6 +126,7 @@ impl Asker<'_> {
                 })?;
                 Ok(0)
             }
+            Command::Ipam { what } => self.ipam(what.as_ref()),
             Command::Apply { from } => objects::each(self.socket, objects::Verb::Apply, from, self.json),
             Command::Delete { from } => objects::each(self.socket, objects::Verb::Delete, from, self.json),
             Command::Get { kind, name, namespace } => {
@@ -142,6 +144,23 @@ impl Asker<'_> {
             // These are answered without the daemon, by the caller.
             Command::Check(_) | Command::Lab(_) | Command::Uninstall(_) => Ok(0),
         }
+    }
+
+    fn ipam(&self, what: Option<&IpamWhat>) -> Result<u8, CliError> {
+        let query = match ipam::query(what) {
+            Ok(query) => query,
+            Err(err) => {
+                complain(&err);
+                return Ok(UNANSWERED);
+            }
+        };
+        let blocks = matches!(what, Some(IpamWhat::Show { show_blocks: true, .. }));
+        let report: IpamReport = self.show(&Request::Ipam { query }, |report: &IpamReport| match what {
+            Some(IpamWhat::Check) => ipam::check(report),
+            Some(IpamWhat::Release { .. }) => ipam::released(report),
+            _ => ipam::show(report, blocks),
+        })?;
+        Ok(if report.findings.is_empty() && report.left.is_empty() { 0 } else { NO })
     }
 
     /// Tells events as they happen, until nobody reads them.

@@ -12,6 +12,8 @@ use super::table::{Table, bytes, duration};
 
 /// Wrong keys of the store that are shown; `--json` has all.
 const MOST_PROBLEMS: usize = 20;
+/// Peers of one MTU that the status names.
+const MOST_NAMES: usize = 5;
 
 fn joined<T: Display>(items: &[T]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
@@ -43,7 +45,7 @@ pub(super) fn status(s: &StatusReport) -> String {
     line("tunnel", format!("{}, pods' MTU {}", s.tunnel, s.mtu));
     line("pods", format!("{} in {}", s.ports, joined(&s.pod_cidrs)));
     line("addresses", format!("{} of {} in use", s.addresses_used, total(s.addresses_total)));
-    line("peers", s.peers.to_string());
+    line("peers", peers_line(s));
     line("workers", format!("{}, {}, tables number {}", s.workers, plural(s.flows, "flow"), s.epoch));
     if let Some(store) = &s.store {
         line("store", store_line(store, &s.store_problems));
@@ -51,6 +53,21 @@ pub(super) fn status(s: &StatusReport) -> String {
     line("policy", policy_line(s));
     line("frames", format!("{} received, {} delivered, {} dropped", s.received, s.delivered, s.dropped));
     out
+}
+
+/// How many, and which packets their ways take: `3, MTU 1450 (n2, n4), 1430 (n3)`.
+fn peers_line(s: &StatusReport) -> String {
+    let mut text = s.peers.to_string();
+    for (i, (mtu, names)) in s.peer_mtus.iter().rev().enumerate() {
+        let _ = write!(text, "{}{mtu} (", if i == 0 { ", MTU " } else { ", " });
+        let shown: Vec<&str> = names.iter().map(String::as_str).take(MOST_NAMES).collect();
+        text.push_str(&shown.join(", "));
+        if names.len() > MOST_NAMES {
+            let _ = write!(text, " and {} more", names.len() - MOST_NAMES);
+        }
+        text.push(')');
+    }
+    text
 }
 
 fn store_line(store: &StoreInfo, problems: &[String]) -> String {

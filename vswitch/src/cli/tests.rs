@@ -78,7 +78,12 @@ fn status_says_first_whether_all_is_well() {
         addresses_used: 3,
         addresses_total: 253,
         ports: 3,
-        peers: 1,
+        peers: 4,
+        peer_mtus: [
+            (1430, vec!["n3".to_owned()]),
+            (1450, vec!["n2".to_owned(), "n4".to_owned(), "n5".to_owned()]),
+        ]
+        .into(),
         flows: 4,
         received: 100,
         delivered: 90,
@@ -97,7 +102,7 @@ node n1: ok
   tunnel    vxlan, pods' MTU 1450
   pods      3 in 10.244.1.0/24
   addresses 3 of 253 in use
-  peers     1
+  peers     4, MTU 1450 (n2, n4, n5), 1430 (n3)
   workers   2, 4 flows, tables number 7
   policy    1 policy, 2 connections tracked
             ! NetworkPolicy x/p: spec.ingress[0]: no

@@ -37,6 +37,7 @@ use self::mailbox::Mailbox;
 use self::settings::Policies;
 use super::keeper_link::{KeeperLink, names};
 use super::metrics::BgpSample;
+use super::pools::announced;
 use super::{Daemon, DaemonError, Event, chain, serve};
 
 /// The routes of before, in the state directory.
@@ -141,6 +142,11 @@ impl Bgp {
     pub(super) fn follow(&mut self, config: &Config, fleet: &Fleet, announced: Vec<IpNet>) {
         let settings = settings::settings(&self.config, &config.node, fleet, false, &mut self.policies);
         self.send(Command::Configure(Box::new(settings)));
+        self.send(Command::Announce(announced));
+    }
+
+    /// Tells the speaker what to announce.
+    pub(super) fn announce(&self, announced: Vec<IpNet>) {
         self.send(Command::Announce(announced));
     }
 
@@ -255,7 +261,13 @@ impl Daemon {
         let fleet = self.bgp.as_ref().map_or_else(|| self.stored.clone(), |bgp| bgp.onto(&self.stored));
         let done = self.follow(fleet);
         if let Some(bgp) = &mut self.bgp {
-            let announced = self.stored.pod_cidrs.iter().chain(&self.former).copied().collect();
+            let announced = match &self.pools {
+                Some(_) => announced(
+                    &self.stored.pod_cidrs,
+                    self.attached.values().flat_map(|a| &a.record.addresses),
+                ),
+                None => self.stored.pod_cidrs.iter().chain(&self.former).copied().collect(),
+            };
             bgp.follow(&self.config, &self.stored, announced);
         }
         done

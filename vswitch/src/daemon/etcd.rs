@@ -4,30 +4,36 @@
 //! thread takes it, so neither ever waits for the other.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use control::api::{self, ApiError, StoreInfo, StoreReply, code};
 use control::attachments::Attachment;
-use control::config::{Config, EtcdSettings, Tunnel};
+use control::blocks::{AssignError, ChooseError, Problem, Repaired, Surveyed};
+use control::config::{Config, EtcdSettings, Ipam, Tunnel};
 use control::flannel::subnet_env::SubnetEnv;
 use control::fleet::Fleet;
 use control::mac::Mac;
 use control::objects::{Item, Key, Kind};
 use control::store::Objects;
 use control::store::etcd::{
-    EtcdStore, NodeFacts, NotReady, ObjectChange, PublishedPod, Reply, Request, RequestError, StartError,
-    StoreEvent, Timing,
+    EtcdStore, IpamError, IpamReply, IpamRequest, NodeFacts, NotReady, ObjectChange, PublishedPod, Reply,
+    Request, RequestError, StartError, StoreEvent, Timing,
 };
 use crossbeam::channel::Sender;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::Value;
 
-use super::Event;
+use super::pools::Wanted;
+use super::{Daemon, Event};
 
 /// How long a node that knows nothing waits for etcd before it tells so, and begins again.
 const FIRST: Duration = Duration::from_secs(30);
+
+/// What the control thread does next.
+pub(super) type Then = Box<dyn FnOnce(&mut Daemon) + Send>;
 
 /// Takes what came of a request.
 pub(super) type Answer = Box<dyn FnOnce(Result<StoreReply, ApiError>) + Send>;
@@ -51,6 +57,8 @@ pub(super) struct News {
     objects: Vec<ObjectChange>,
     /// What is wrong with keys.
     pub(super) problems: Option<Vec<(String, String)>>,
+    /// Requests about addresses that have come to their end.
+    pub(super) then: Vec<Then>,
 }
 
 impl News {
@@ -66,6 +74,7 @@ impl News {
 pub(super) struct Etcd {
     store: EtcdStore,
     news: Arc<Mutex<News>>,
+    control: Sender<Event>,
 }
 
 impl Etcd {
@@ -89,23 +98,18 @@ impl Etcd {
             address6: config.node.address6,
             vtep_mac: written.or(vtep_mac),
             subnet_env: settings.subnet_env.clone(),
+            pools: config.ipam == Ipam::Pools,
         };
         let news = Arc::new(Mutex::new(News::default()));
-        let mailbox = Arc::clone(&news);
+        let (mailbox, waker) = (Arc::clone(&news), control.clone());
         let on_event = move |event| {
             let mut news = mailbox.lock().unwrap_or_else(PoisonError::into_inner);
             match event {
                 StoreEvent::Fleet(fleet) => news.fleet = Some(fleet),
                 StoreEvent::Objects(mut changes) => news.objects.append(&mut changes),
                 StoreEvent::Problems(problems) => news.problems = Some(problems),
-                StoreEvent::Health(health) => {
-                    match (&health.connected, &health.error) {
-                        (true, _) => tracing::info!(endpoint = health.endpoint, "etcd is reached"),
-                        (false, Some(err)) => tracing::warn!(err, "etcd is not reached: what is known stays"),
-                        (false, None) => {}
-                    }
-                    return;
-                }
+                // Told of by the store itself.
+                StoreEvent::Health(_) => return,
             }
             drop(news);
             // When its queue is full it is awake, and looks here before it sleeps.
@@ -113,7 +117,7 @@ impl Etcd {
         };
         let (state, settings) = (&config.node.state_dir, settings.clone());
         let store = EtcdStore::start(settings, Timing::default(), node, state, Box::new(on_event))?;
-        Ok(Etcd { store, news })
+        Ok(Etcd { store, news, control: waker })
     }
 
     /// The nodes: as kept, when something is, so that a restart waits for nobody; else as etcd says.
@@ -180,6 +184,75 @@ impl Etcd {
         Ok(())
     }
 
+    /// Has a request about addresses carried out; `then` is called by the control thread.
+    fn ipam<T: Send + 'static>(
+        &self,
+        request: IpamRequest,
+        read: fn(IpamReply) -> Option<T>,
+        then: impl FnOnce(&mut Daemon, Result<T, ApiError>) + Send + 'static,
+    ) {
+        let (mailbox, control) = (Arc::clone(&self.news), self.control.clone());
+        let answer = move |reply: Result<IpamReply, IpamError>| {
+            let result = match reply.map(read) {
+                Ok(Some(value)) => Ok(value),
+                Ok(None) => Err(ApiError::new(code::INTERNAL, "the store answered another question")),
+                Err(err) => Err(ipam_error(&err)),
+            };
+            let mut news = mailbox.lock().unwrap_or_else(PoisonError::into_inner);
+            news.then.push(Box::new(move |daemon| then(daemon, result)));
+            drop(news);
+            let _ = control.try_send(Event::Store);
+        };
+        self.store.ipam(request, Box::new(answer));
+    }
+
+    /// Asks for a pod's addresses.
+    pub(super) fn assign(
+        &self,
+        wanted: Wanted,
+        then: impl FnOnce(&mut Daemon, Result<Vec<IpAddr>, ApiError>) + Send + 'static,
+    ) {
+        let Wanted { namespace, name, handle, of, addrs } = wanted;
+        let request = IpamRequest::Assign { namespace, name, handle, of, addrs };
+        let read = |reply| if let IpamReply::Assigned(addrs) = reply { Some(addrs) } else { None };
+        self.ipam(request, read, then);
+    }
+
+    /// Gives back what a handle has.
+    pub(super) fn release(
+        &self,
+        handle: String,
+        addrs: Vec<IpAddr>,
+        then: impl FnOnce(&mut Daemon, Result<Vec<IpAddr>, ApiError>) + Send + 'static,
+    ) {
+        self.ipam(IpamRequest::Release { handle, addrs }, released, then);
+    }
+
+    /// Gives one address back, whoever has it.
+    pub(super) fn release_address(
+        &self,
+        addr: IpAddr,
+        then: impl FnOnce(&mut Daemon, Result<Vec<IpAddr>, ApiError>) + Send + 'static,
+    ) {
+        self.ipam(IpamRequest::ReleaseAddress(addr), released, then);
+    }
+
+    /// Reads all pools and blocks.
+    pub(super) fn survey(&self, then: impl FnOnce(&mut Daemon, Result<Surveyed, ApiError>) + Send + 'static) {
+        let read = |reply| if let IpamReply::Survey(all) = reply { Some(*all) } else { None };
+        self.ipam(IpamRequest::Survey, read, then);
+    }
+
+    /// Puts findings right.
+    pub(super) fn repair(
+        &self,
+        problems: Vec<Problem>,
+        then: impl FnOnce(&mut Daemon, Result<Vec<Repaired>, ApiError>) + Send + 'static,
+    ) {
+        let read = |reply| if let IpamReply::Repaired(all) = reply { Some(all) } else { None };
+        self.ipam(IpamRequest::Repair(problems), read, then);
+    }
+
     /// How it stands.
     pub(super) fn info(&self) -> StoreInfo {
         let health = self.store.health();
@@ -204,6 +277,26 @@ impl Etcd {
     pub(super) fn stop(self) {
         self.store.stop(false);
     }
+}
+
+fn released(reply: IpamReply) -> Option<Vec<IpAddr>> {
+    if let IpamReply::Released(addrs) = reply { Some(addrs) } else { None }
+}
+
+/// An error as CNI has it.
+fn ipam_error(err: &IpamError) -> ApiError {
+    let code = match err {
+        IpamError::Assign(AssignError::Taken { .. }) => code::ADDRESS_TAKEN,
+        IpamError::Assign(AssignError::Exhausted { .. }) | IpamError::Choose(ChooseError::None) => {
+            code::NO_ADDRESS_LEFT
+        }
+        IpamError::Assign(AssignError::Strict { .. }) | IpamError::Choose(_) => code::ADDRESS_REFUSED,
+        IpamError::Off => code::UNSUPPORTED_FIELD,
+        IpamError::NotReached(_) | IpamError::Assign(_) | IpamError::Late | IpamError::Stopped => {
+            code::TRY_LATER
+        }
+    };
+    ApiError::new(code, super::chain(err))
 }
 
 /// The request in the store's words.

@@ -39,7 +39,10 @@ impl Daemon {
     /// tried again by its upkeep. Only [`DaemonError::Switch`] is for good.
     pub fn set_fleet(&mut self, fleet: Fleet) -> Result<(), DaemonError> {
         if fleet.pod_cidrs != self.fleet.pod_cidrs {
+            let stays = |net: &IpNet| fleet.pod_cidrs.contains(net);
+            let lost: Vec<IpNet> = self.fleet.pod_cidrs.iter().copied().filter(|net| !stays(net)).collect();
             self.change_ranges(&fleet.pod_cidrs);
+            self.write_again(&lost);
         }
         let vtep_mac = match vtep_mac(&fleet, &self.state) {
             Ok(mac) => mac,
@@ -208,7 +211,7 @@ fn tunnel(backend: Backend) -> Option<Tunnel> {
 }
 
 /// The peers of a fleet; of those that were there `before`, by name, their statistics stay.
-pub(super) fn peers(
+pub fn peers(
     fleet: &Fleet,
     node: &Node,
     before: &[PeerFacts],

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use control::api::PodId;
+use control::config::Config;
+use control::fleet::Fleet;
 use control::store::{Changed, LocalPod, Manifests, NodeAddrs, Objects, Problem};
 use policy::model::{Direction, EndpointId, RuleAction, World};
 use policy::{Compiled, Compiler, EndpointPolicy};
@@ -34,11 +36,14 @@ pub(super) struct Guard {
     compiled: Arc<Compiled>,
     /// What is odd about pods and tiers together, beside what is odd about single objects.
     problems: Vec<Problem>,
+    /// Of the Node objects that the fleet was last made of, and what is odd about those.
+    nodes: Option<(usize, u64)>,
+    node_problems: Vec<Problem>,
 }
 
 impl Guard {
     /// Reads the manifests, if a directory is configured; what was in force before a restart stays where they are broken.
-    pub(super) fn open(name: &str, addrs: Vec<IpAddr>, manifests: Option<&Path>, state: &Path) -> Guard {
+    pub(super) fn open(name: &str, manifests: Option<&Path>, state: &Path) -> Guard {
         let store = match manifests {
             Some(dir) => {
                 let mut manifests = Manifests::open(dir, state);
@@ -49,12 +54,29 @@ impl Guard {
         };
         Guard {
             store,
-            node: NodeAddrs { name: name.into(), addrs },
+            node: NodeAddrs { name: name.into(), addrs: Vec::new() },
             world: World::default(),
             compiler: Compiler::new(),
             compiled: Arc::new(Compiled::empty()),
             problems: Vec::new(),
+            nodes: None,
+            node_problems: Vec::new(),
         }
+    }
+
+    /// The nodes as the configuration and the manifests have them, if that may be another than it was when last asked
+    /// for; none where a store tells.
+    pub(super) fn fleet(&mut self, config: &Config) -> Option<Fleet> {
+        let Store::Manifests(manifests, _) = &mut self.store else { return None };
+        let objects = manifests.objects();
+        let version = Some(objects.nodes_version());
+        if self.nodes == version {
+            return None;
+        }
+        self.nodes = version;
+        let (fleet, problems) = objects.fleet(config);
+        self.node_problems = problems;
+        Some(fleet)
     }
 
     /// The node's own addresses are these from now on; true when they were others.
@@ -181,7 +203,7 @@ impl Guard {
             Store::Told(objects, _) => objects.problems(),
             Store::Manifests(manifests, _) => manifests.problems(),
         };
-        objects.iter().chain(&self.problems).map(ToString::to_string).collect()
+        objects.iter().chain(&self.problems).chain(&self.node_problems).map(ToString::to_string).collect()
     }
 
     /// Does a Log rule apply anywhere here?

@@ -30,6 +30,7 @@ pub mod node;
 mod paths;
 mod pods;
 mod policy_report;
+mod pools;
 mod report;
 pub mod serve;
 mod settings;
@@ -65,6 +66,7 @@ use crate::snapshot::Port;
 use crate::switch::{Switch, SwitchError};
 use crate::sys::netlink::NetlinkError;
 
+pub use fleet::peers;
 pub use start::run;
 
 /// The daemon could not start or go on.
@@ -220,6 +222,8 @@ pub struct Daemon {
     fleet: Fleet,
     bgp: Option<bgp::Bgp>,
     etcd: Option<etcd::Etcd>,
+    /// Addresses come from pools; none = from the node's own ranges.
+    pools: Option<pools::Pools>,
     peers: Vec<PeerFacts>,
     /// Addresses of pods outside the node's ranges, which were others when they were attached.
     former: Vec<IpNet>,
@@ -269,6 +273,16 @@ impl Daemon {
                 Ok(Event::Call(call)) if matches!(call.request, Request::Bgp { .. }) => {
                     if let Call { request: Request::Bgp { query }, reply } = *call {
                         self.ask_bgp(query, reply);
+                    }
+                }
+                Ok(Event::Call(call)) if matches!(call.request, Request::Ipam { .. }) => {
+                    if let Call { request: Request::Ipam { query }, reply } = *call {
+                        self.ask_ipam(query, reply);
+                    }
+                }
+                Ok(Event::Call(call)) if self.pools.is_some() && matches!(call.request, Request::Add(_)) => {
+                    if let Call { request: Request::Add(a), reply } = *call {
+                        self.add_from_pools(a, reply);
                     }
                 }
                 Ok(Event::Call(call)) => {
@@ -335,10 +349,12 @@ impl Daemon {
             Request::Flows => serve::ok(self.flow_infos()),
             Request::Policy { pod } => serve::ok(self.policy_report(pod.as_deref())),
             Request::Events { after } => serve::ok(self.event_report(after)),
-            // Answered by whoever is asked: see `ask_store` and `ask_bgp`.
-            Request::Apply { .. } | Request::Get { .. } | Request::Delete { .. } | Request::Bgp { .. } => {
-                serve::error(code::INTERNAL, "not here")
-            }
+            // Answered by whoever is asked: see `ask_store`, `ask_bgp` and `ask_ipam`.
+            Request::Apply { .. }
+            | Request::Get { .. }
+            | Request::Delete { .. }
+            | Request::Bgp { .. }
+            | Request::Ipam { .. } => serve::error(code::INTERNAL, "not here"),
             Request::Trace(t) => reply(self.trace(&t)),
             Request::Config => serve::ok(control::api::ConfigReport { toml: self.config.to_toml() }),
         }
@@ -362,11 +378,16 @@ impl Daemon {
     }
 
     /// The store's objects as they are now, in force everywhere when this returns.
-    fn reload_objects(&mut self, changed: &Changed) -> Result<(), SwitchError> {
+    fn reload_objects(&mut self, changed: &Changed) -> Result<(), DaemonError> {
         if !self.guard.reload(changed) {
             return Ok(());
         }
-        self.bring_objects_into_force()
+        if let Some(fleet) = self.guard.fleet(&self.config)
+            && fleet != self.stored
+        {
+            self.set_stored(fleet)?;
+        }
+        Ok(self.bring_objects_into_force()?)
     }
 
     fn problem_list(&self) -> Vec<String> {

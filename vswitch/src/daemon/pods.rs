@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use control::api::{ApiError, Attach, AttachResult, AttachmentId, Gc, Interface, Ip, Route, code};
-use control::attachments::Attachment;
+use control::attachments::{Attachment, NetnsId};
 use control::ipam::IpamError;
 use control::mac::Mac;
 use ipnet::IpNet;
@@ -18,6 +18,7 @@ use crate::counters::port_stats;
 use crate::port::{PortIo, PortTx};
 use crate::snapshot::{Port, PortKind};
 use crate::switch::SwitchError;
+use crate::sys::netns::Netns;
 
 /// The two halves of an opened interface, and the descriptor to wait on.
 pub(super) struct Halves {
@@ -29,9 +30,28 @@ pub(super) struct Halves {
 /// The reading half of an interface, and the descriptor to wait on.
 pub(super) type Reader = (Box<dyn PortIo + Send>, std::os::fd::RawFd);
 
+/// How far an ADD is before it has an address.
+pub(super) enum Prepared {
+    /// It is done already.
+    Known(AttachResult),
+    /// It needs one.
+    New(Netns, NetnsId),
+}
+
 impl Daemon {
     /// CNI ADD: all of it or nothing.
     pub(super) fn add(&mut self, a: &Attach) -> Result<AttachResult, ApiError> {
+        match self.prepare(a)? {
+            Prepared::Known(result) => Ok(result),
+            Prepared::New(ns, netns_id) => {
+                let addresses = self.ipam.allocate(&a.id(), &a.request.ips).map_err(|e| ipam_error(&e))?;
+                self.finish(a, &ns, netns_id, addresses)
+            }
+        }
+    }
+
+    /// Everything that can be wrong with an ADD before it has an address.
+    pub(super) fn prepare(&mut self, a: &Attach) -> Result<Prepared, ApiError> {
         let id = a.id();
         a.check().map_err(|e| ApiError::new(code::INVALID_ENVIRONMENT, e.to_string()))?;
         self.ready().map_err(|e| ApiError::new(code::TRY_LATER, e.msg))?;
@@ -39,13 +59,25 @@ impl Daemon {
         if let Some(known) = self.attached.get(&id) {
             if known.record.netns_id == netns_id && attach::check(&ns, &known.record, None).is_ok() {
                 // The runtime did not hear our first answer and asks again.
-                return Ok(result(&known.record));
+                return Ok(Prepared::Known(result(&known.record)));
             }
             // The same container in another namespace, or with its interface gone: a restart without DEL.
             self.detach(&id)?;
         }
+        a.request.mac.as_deref().map(parse_mac).transpose()?;
+        Ok(Prepared::New(ns, netns_id))
+    }
+
+    /// The rest of an ADD, which has these addresses now.
+    pub(super) fn finish(
+        &mut self,
+        a: &Attach,
+        ns: &Netns,
+        netns_id: NetnsId,
+        addresses: Vec<IpAddr>,
+    ) -> Result<AttachResult, ApiError> {
+        let id = a.id();
         let wished = a.request.mac.as_deref().map(parse_mac).transpose()?;
-        let addresses = self.ipam.allocate(&id, &a.request.ips).map_err(|e| ipam_error(&e))?;
         let record = Attachment {
             network: a.network.clone(),
             container_id: a.container_id.clone(),
@@ -58,9 +90,9 @@ impl Daemon {
             addresses,
             mtu: u32::from(self.facts.mtu),
         };
-        if let Err(e) = self.attach(&ns, &record) {
+        if let Err(e) = self.attach(ns, &record) {
             // Nothing of a failed ADD stays: not the interface, the record, or the address.
-            let _ = attach::remove(&ns, &record.netns, &record.ifname);
+            let _ = attach::remove(ns, &record.netns, &record.ifname);
             let _ = self.state.remove(&id);
             self.ipam.release(&id);
             return Err(e);
@@ -69,7 +101,7 @@ impl Daemon {
         Ok(result(&record))
     }
 
-    fn attach(&mut self, ns: &crate::sys::netns::Netns, record: &Attachment) -> Result<(), ApiError> {
+    fn attach(&mut self, ns: &Netns, record: &Attachment) -> Result<(), ApiError> {
         let id = record.id();
         self.state.save(record).map_err(|e| ApiError::new(code::IO, e.to_string()))?;
         let opened = attach::create(ns, record, self.config.node.offload).map_err(|e| attach_error(&e))?;
@@ -160,6 +192,7 @@ impl Daemon {
         let id = a.id();
         id.check().map_err(|e| ApiError::new(code::INVALID_ENVIRONMENT, e.to_string()))?;
         let known = self.attached.contains_key(&id);
+        self.forget_asked(&id);
         self.detach(&id)?;
         if !known && !a.netns.is_empty() {
             // An ADD that died half-way may have left its interface without a record.
@@ -189,8 +222,11 @@ impl Daemon {
             });
         }
         let mut failed = None;
-        if let Some(record) = record
-            && let Ok(ns) = attach::reopen_netns(&record)
+        if let (Some(pools), Some(record)) = (&mut self.pools, &record) {
+            pools.note(record);
+        }
+        if let Some(record) = &record
+            && let Ok(ns) = attach::reopen_netns(record)
             && let Err(e) = attach::remove(&ns, &record.netns, &record.ifname)
         {
             failed = Some(attach_error(&e));
@@ -201,6 +237,9 @@ impl Daemon {
         self.ipam.release(id);
         self.forget_former();
         self.publish_pods();
+        if let Some(record) = &record {
+            self.detached(record);
+        }
         failed.map_or(Ok(()), Err)
     }
 

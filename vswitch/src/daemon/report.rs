@@ -1,5 +1,6 @@
 //! What the daemon tells about itself.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use control::api::{DropInfo, FlowInfo, PeerInfo, PortInfo, RouteInfo, RouteKind, StatusReport};
@@ -24,6 +25,10 @@ impl Daemon {
         let totals = self.switch.totals();
         let snapshot = self.switch.snapshot();
         let node = &self.config.node;
+        let mut peer_mtus: BTreeMap<u16, Vec<String>> = BTreeMap::new();
+        for peer in &snapshot.peers {
+            peer_mtus.entry(peer.mtu).or_default().push(peer.name.clone());
+        }
         StatusReport {
             ok: self.problems.is_empty(),
             problems: self.problem_list(),
@@ -43,6 +48,7 @@ impl Daemon {
             addresses_total: self.ipam.total(),
             ports: self.attached.len() as u32,
             peers: self.peers.len() as u32,
+            peer_mtus,
             flows: self.switch.flows(FLOWS).len() as u64,
             received: totals.received,
             delivered: totals.to_pods + totals.to_host + totals.to_peers + totals.answered,

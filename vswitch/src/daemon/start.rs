@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use control::attachments::{Attachment, StateDir, boot_id};
-use control::config::Config;
+use control::config::{Config, Ipam as IpamConfig};
 use control::fleet::Fleet;
 use control::ipam::Ipam;
 use crossbeam::channel::{Sender, bounded};
@@ -24,6 +24,7 @@ use super::keeper::RESTARTS;
 use super::keeper_link::{KeeperLink, names};
 use super::paths::Paths;
 use super::policy_report::Told;
+use super::pools::{Pools, announced};
 use super::upkeep::Upkeep;
 use super::uplinks::{self, Uplinks};
 use super::{Daemon, DaemonError, Event, chain, fleet, masquerade, metrics, node, pods, serve, watch};
@@ -63,7 +64,8 @@ pub(super) fn start(
     let name = config.node.uplink.clone();
     let uplink = machine.links.get(&name).ok_or(DaemonError::Uplink { name })?;
     let state = StateDir::open(&config.node.state_dir)?;
-    let (etcd, fleet) = Daemon::start_store(&config, &state, events)?;
+    let mut guard = Guard::open(&config.node.name, config.manifests(), &config.node.state_dir);
+    let (etcd, fleet) = Daemon::start_store(&config, &state, &mut guard, events)?;
     let (mtu, least) = (fleet.pod_mtu(&config, uplink.mtu), fleet.least_mtu());
     if mtu < least {
         return Err(DaemonError::Mtu { uplink: config.node.uplink.clone(), have: uplink.mtu, mtu, least });
@@ -77,7 +79,8 @@ pub(super) fn start(
     }
     let mut ipam = Ipam::new(&fleet.pod_cidrs);
     let boot = boot_id().map_err(|err| DaemonError::Thread { what: "with this machine's boot id", err })?;
-    let alive = sift(&state, loaded.attachments, &boot)?;
+    let mut pools = (config.ipam == IpamConfig::Pools).then(|| Pools::open(&config.node.state_dir));
+    let alive = sift(&state, loaded.attachments, &boot, pools.as_mut())?;
     for a in &alive {
         let restore = ipam.restore(&a.id(), &a.addresses);
         restore.map_err(|err| DaemonError::Restore {
@@ -108,13 +111,15 @@ pub(super) fn start(
     if !config.network.masquerade {
         masquerade::remove()?;
     }
-    let announced = fleet.pod_cidrs.iter().chain(&former).copied().collect();
+    let announced = match &pools {
+        Some(_) => announced(&fleet.pod_cidrs, alive.iter().flat_map(|a| &a.addresses)),
+        None => fleet.pod_cidrs.iter().chain(&former).copied().collect(),
+    };
     let bgp = Bgp::start(&config, &fleet, announced, &keeper, &mut held, events.clone())?;
     let stored = fleet;
     let fleet = bgp.as_ref().map_or_else(|| stored.clone(), |bgp| bgp.onto(&stored));
     let conntrack = Arc::new(take_conntrack(&keeper, &mut held, &fleet, &alive)?);
-    let node_addrs = fleet::host_addresses(&facts);
-    let guard = Guard::open(&config.node.name, node_addrs, config.manifests(), &config.node.state_dir);
+    guard.set_node_addresses(fleet::host_addresses(&facts));
     let mut daemon = Daemon {
         switch: Switch::start(uplinks.deal()?, Sizes::default(), conntrack)?,
         uplinks,
@@ -125,6 +130,7 @@ pub(super) fn start(
         fleet: fleet.clone(),
         bgp,
         etcd,
+        pools,
         former,
         masqueraded: None,
         guard,
@@ -158,6 +164,7 @@ pub(super) fn start(
     daemon.drop_unknown(&held);
     daemon.begin()?;
     daemon.publish_pods();
+    daemon.give_back_noted();
     daemon.tell_subnet();
     daemon.level_mtu();
     // Whatever changes from now on is heard of; what has changed meanwhile is seen by the first look.
@@ -280,13 +287,21 @@ fn keeper_socket() -> Option<OwnedFd> {
 }
 
 /// Keeps the attachments whose namespace is still there; forgets the others.
-fn sift(state: &StateDir, all: Vec<Attachment>, boot: &str) -> Result<Vec<Attachment>, DaemonError> {
+fn sift(
+    state: &StateDir,
+    all: Vec<Attachment>,
+    boot: &str,
+    mut pools: Option<&mut Pools>,
+) -> Result<Vec<Attachment>, DaemonError> {
     let mut alive = Vec::with_capacity(all.len());
     for a in all {
         if a.boot_id == boot && attach::reopen_netns(&a).is_ok() {
             alive.push(a);
         } else {
             tracing::info!(id = %a.id(), pod = %a.pod, "its network namespace is gone: its addresses are free again");
+            if let Some(pools) = &mut pools {
+                pools.note(&a);
+            }
             state.remove(&a.id())?;
         }
     }

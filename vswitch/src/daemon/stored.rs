@@ -4,6 +4,7 @@ use control::api::{ApiError, Request, StoreReply, code};
 use control::config::Store;
 use control::objects::Kind;
 
+use super::guard::Guard;
 use super::serve::{self, Call};
 use super::{Daemon, DaemonError, chain, etcd};
 use crate::switch::SwitchError;
@@ -31,6 +32,9 @@ impl Daemon {
         }
         if self.guard.told(|objects| news.apply(objects)) {
             self.bring_objects_into_force()?;
+        }
+        for then in std::mem::take(&mut news.then) {
+            then(self);
         }
         Ok(())
     }
@@ -109,10 +113,12 @@ impl Daemon {
     pub(super) fn start_store(
         config: &control::config::Config,
         state: &control::attachments::StateDir,
+        guard: &mut Guard,
         events: &crossbeam::channel::Sender<super::Event>,
     ) -> Result<(Option<etcd::Etcd>, control::fleet::Fleet), DaemonError> {
         let Store::Etcd(settings) = &config.store else {
-            return Ok((None, control::fleet::Fleet::of(config)));
+            let fleet = guard.fleet(config).unwrap_or_else(|| control::fleet::Fleet::of(config));
+            return Ok((None, fleet));
         };
         let etcd = etcd::Etcd::start(settings, config, state.vtep_mac()?, events.clone())?;
         let fleet = etcd.first()?;

@@ -59,6 +59,7 @@ impl Daemon {
             self.upkeep.pods = now + PODS;
             self.sweep();
             self.sweep_flows();
+            self.give_back_noted();
         }
         if now >= self.upkeep.host {
             self.upkeep.host = now + HOST;

@@ -1,17 +1,23 @@
 //! A build without the etcd store: what configures it is refused at the start.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use control::api::{self, ApiError, StoreInfo, StoreReply};
 use control::attachments::Attachment;
+use control::blocks::{Problem, Repaired, Surveyed};
 use control::config::{Config, EtcdSettings};
 use control::fleet::Fleet;
 use control::mac::Mac;
 use control::store::Objects;
 use crossbeam::channel::Sender;
 
-use super::Event;
+use super::pools::Wanted;
+use super::{Daemon, Event};
+
+/// What the control thread does next.
+pub(super) type Then = Box<dyn FnOnce(&mut Daemon) + Send>;
 
 /// Takes what came of a request.
 pub(super) type Answer = Box<dyn FnOnce(Result<StoreReply, ApiError>) + Send>;
@@ -28,6 +34,7 @@ pub enum EtcdError {
 pub(super) struct News {
     pub(super) fleet: Option<Arc<Fleet>>,
     pub(super) problems: Option<Vec<(String, String)>>,
+    pub(super) then: Vec<Then>,
 }
 
 impl News {
@@ -66,6 +73,46 @@ impl Etcd {
     }
 
     pub(super) fn request(&self, _request: api::Request, _answer: Answer) -> Result<(), (Answer, String)> {
+        match *self {}
+    }
+
+    pub(super) fn assign(
+        &self,
+        _wanted: Wanted,
+        _then: impl FnOnce(&mut Daemon, Result<Vec<IpAddr>, ApiError>) + Send + 'static,
+    ) {
+        match *self {}
+    }
+
+    pub(super) fn release(
+        &self,
+        _handle: String,
+        _addrs: Vec<IpAddr>,
+        _then: impl FnOnce(&mut Daemon, Result<Vec<IpAddr>, ApiError>) + Send + 'static,
+    ) {
+        match *self {}
+    }
+
+    pub(super) fn release_address(
+        &self,
+        _addr: IpAddr,
+        _then: impl FnOnce(&mut Daemon, Result<Vec<IpAddr>, ApiError>) + Send + 'static,
+    ) {
+        match *self {}
+    }
+
+    pub(super) fn survey(
+        &self,
+        _then: impl FnOnce(&mut Daemon, Result<Surveyed, ApiError>) + Send + 'static,
+    ) {
+        match *self {}
+    }
+
+    pub(super) fn repair(
+        &self,
+        _problems: Vec<Problem>,
+        _then: impl FnOnce(&mut Daemon, Result<Vec<Repaired>, ApiError>) + Send + 'static,
+    ) {
         match *self {}
     }
 

@@ -57,6 +57,16 @@ fn problem(roster: &Roster, name: &str) -> String {
 }
 
 #[test]
+fn raw_ip_has_one_end_for_both_families() {
+    let roster = roster(
+        "ipip",
+        &[("10.5.4.0-24&fd00:5:0:4::-64", r#"{"PublicIP":"192.168.77.4","BackendType":"ipip"}"#)],
+    );
+    assert_eq!(brief(&roster), ["192.168.77.4 10.5.4.0/24+fd00:5:0:4::/64 - Ipip"]);
+    assert_eq!(roster.problems.len(), 0);
+}
+
+#[test]
 fn a_dual_stack_lease_is_two_peers() {
     let roster = roster(
         "vxlan",

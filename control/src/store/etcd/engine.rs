@@ -31,13 +31,15 @@ use crate::flannel::subnet_env::SubnetEnv;
 use crate::fleet::Fleet;
 use crate::objects::Key;
 
+mod blocks;
 mod keep;
 mod publish;
 mod tell;
 
 /// Between two tellings: what comes meanwhile is told together.
 const GATHER: Duration = Duration::from_millis(5);
-/// A lease that is gone is told of this much later: its node takes it again at once, and no packet shall notice.
+/// A lease that is gone, or that another one of the same node contradicts, is told of this much later: its node takes it
+/// again or says again how it is reached, at once, and no packet shall notice.
 const LINGER: Duration = Duration::from_millis(200);
 /// How long a stop waits for etcd.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -49,6 +51,7 @@ enum Done {
     Yielded(Result<calls::Written, CallError>),
     Published(publish::Outcome),
     Kept(Duration, Result<(), StateError>),
+    Registered(Result<calls::Written, CallError>),
     Answered,
 }
 
@@ -61,6 +64,8 @@ pub(super) struct Engine {
     nodes: Nodes,
     pods: PodKeys,
     objects: ObjectKeys,
+    /// None where addresses come from the node's own range.
+    blocks: Option<blocks::Blocks>,
     keeper: Keeper,
     calls: JoinSet<Done>,
     /// One about the lease is under way.
@@ -93,6 +98,8 @@ impl Engine {
         let wish = text.and_then(|text| SubnetEnv::parse(&text).ok()).and_then(|env| env.key());
         let own =
             Own { address: node.address, address6: node.address6, key: kept.as_ref().and_then(|k| k.own) };
+        let routes = kept.as_ref().map(|kept| kept.routes.clone()).unwrap_or_default();
+        let blocks = node.pools.then(|| blocks::Blocks::new(routes));
         Engine {
             client: Client::new(settings, timing),
             keeper: Keeper::new(timing, own, wish, node.vtep_mac, made_mac()),
@@ -103,10 +110,11 @@ impl Engine {
             nodes,
             pods,
             objects,
+            blocks,
             calls: JoinSet::new(),
             lease_call: false,
             publishing: publish::Publishing::default(),
-            keeping: keep::Keeping::new(unread),
+            keeping: keep::Keeping::new(kept.is_some(), unread),
             telling: tell::Telling::default(),
             up: BTreeMap::new(),
             listed: BTreeSet::new(),
@@ -122,11 +130,16 @@ impl Engine {
     ) {
         self.begin();
         let (updates, mut inbox) = mpsc::channel(QUEUE);
-        let ranges = [
+        let mut ranges = vec![
             (Source::Nodes, self.nodes.prefix().to_owned()),
             (Source::Pods, self.pods.prefix().to_owned()),
             (Source::Objects, self.objects.prefix().to_owned()),
         ];
+        if let Some(blocks) = &mut self.blocks {
+            blocks.start(&self.client);
+            ranges.push((Source::Blocks, crate::blocks::BLOCKS.to_owned()));
+            ranges.push((Source::Affinities, crate::blocks::AFFINITIES.to_owned()));
+        }
         for (source, prefix) in ranges {
             tokio::spawn(Mirror::new(source, &prefix, self.client.clone(), updates.clone()).run());
         }
@@ -152,6 +165,7 @@ impl Engine {
                 }
                 command = commands.recv() => match command {
                     Some(Command::Request(request, reply)) => self.request(request, reply),
+                    Some(Command::Ipam(request, answer)) => self.ipam(request, answer),
                     Some(Command::Stop { release }) => break release,
                     None => break false,
                 },
@@ -172,7 +186,8 @@ impl Engine {
         // What was due before is done, or waits for something to come in.
         let now = Instant::now();
         let of_keeper = if self.lease_call { [None, None] } else { self.keeper.next() };
-        let others = [self.publishing.next(), self.keeping.next(), self.telling.next()];
+        let register = self.blocks.as_ref().and_then(blocks::Blocks::next);
+        let others = [self.publishing.next(), self.keeping.next(), self.telling.next(), register];
         of_keeper.into_iter().chain(others).flatten().filter(|at| *at > now).min()
     }
 
@@ -185,6 +200,7 @@ impl Engine {
             self.lease_call = true;
             self.make(call);
         }
+        self.register(now);
         self.publish(now);
         self.tell(now);
         self.keep(now);
@@ -258,6 +274,7 @@ impl Engine {
                 self.keeping.done(took, result, now);
                 self.telling.something = true;
             }
+            Done::Registered(result) => self.registered(result),
             Done::Answered => {}
         }
     }
@@ -268,12 +285,17 @@ impl Engine {
                 Source::Nodes => self.nodes.listing(),
                 Source::Pods => self.pods.listing(),
                 Source::Objects => self.objects.listing(),
+                Source::Blocks | Source::Affinities => {
+                    self.blocks.iter_mut().for_each(|blocks| blocks.listing(source));
+                }
             },
             Update::Page(kvs) => kvs.iter().for_each(|kv| self.put(source, kv)),
             Update::TooLarge(kv) => match source {
                 Source::Nodes => self.nodes.too_large(&kv),
                 Source::Pods => self.telling.pods.extend(self.pods.too_large(&kv)),
                 Source::Objects => self.objects.too_large(&kv),
+                // Longer than is read as well.
+                Source::Blocks | Source::Affinities => self.put(source, &kv),
             },
             Update::Listed(revision) => {
                 self.listed.insert(source);
@@ -285,7 +307,12 @@ impl Engine {
                     Source::Pods => self.telling.pods.extend(self.pods.listed(revision)),
                     Source::Objects => {
                         let gone = self.objects.listed(revision);
-                        gone.into_iter().for_each(|key| self.telling.removed(key));
+                        gone.into_iter().for_each(|key| self.object_gone(key));
+                        self.telling.fleet |= self.blocks.is_some();
+                    }
+                    Source::Blocks | Source::Affinities => {
+                        self.blocks.iter_mut().for_each(|blocks| blocks.listed(source));
+                        self.telling.fleet = true;
                     }
                 }
             }
@@ -302,6 +329,7 @@ impl Engine {
                     Source::Nodes => self.nodes.revision = revision,
                     Source::Pods => self.pods.revision = revision,
                     Source::Objects => self.objects.revision = revision,
+                    Source::Blocks | Source::Affinities => {}
                 }
             }
             Update::Down(err) => self.heard(source, &Err(err.to_string())),
@@ -337,11 +365,23 @@ impl Engine {
 
     fn put(&mut self, source: Source, kv: &super::wire::KeyValue) {
         match source {
-            Source::Nodes => self.nodes.put(kv),
+            Source::Nodes => {
+                if self.nodes.put(kv) {
+                    self.linger();
+                }
+            }
             Source::Pods => self.telling.pods.extend(self.pods.put(kv)),
             Source::Objects => {
                 if let Some((key, version)) = self.objects.put(kv) {
+                    if let (Some(blocks), Ok(object)) = (&mut self.blocks, &version.1) {
+                        self.telling.fleet |= blocks.object(&key, Some(object));
+                    }
                     self.telling.changed(key, version);
+                }
+            }
+            Source::Blocks | Source::Affinities => {
+                if let Some(blocks) = &mut self.blocks {
+                    self.telling.fleet |= blocks.put(source, kv);
                 }
             }
         }
@@ -351,17 +391,34 @@ impl Engine {
         match source {
             Source::Nodes => {
                 self.nodes.delete(key);
-                // Not for what waits already: leases that go one after the other would put off everything else.
-                if !self.telling.fleet {
-                    self.telling.not_before = Some(Instant::now() + LINGER);
-                }
+                self.linger();
             }
             Source::Pods => self.telling.pods.extend(self.pods.delete(key)),
             Source::Objects => {
                 if let Some(key) = self.objects.delete(key) {
-                    self.telling.removed(key);
+                    self.object_gone(key);
                 }
             }
+            Source::Blocks | Source::Affinities => {
+                if let Some(blocks) = &mut self.blocks {
+                    self.telling.fleet |= blocks.delete(key);
+                }
+            }
+        }
+    }
+
+    fn object_gone(&mut self, key: Key) {
+        if let Some(blocks) = &mut self.blocks {
+            self.telling.fleet |= blocks.object(&key, None);
+        }
+        self.telling.removed(key);
+    }
+
+    /// Gives the node whose lease was touched the time to say again what is so.
+    fn linger(&mut self) {
+        // Not for what waits already: changes that come one after the other would put off everything else.
+        if !self.telling.fleet {
+            self.telling.not_before = Some(Instant::now() + LINGER);
         }
     }
 

@@ -43,6 +43,9 @@ pub(super) struct Kept {
     pub(super) leases: BTreeMap<String, KeptLease>,
     /// By path.
     pub(super) pods: BTreeMap<String, Arc<Value>>,
+    /// By node: its blocks, and single addresses.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) routes: crate::blocks::Routes,
     /// By path.
     pub(super) objects: BTreeMap<String, Arc<Value>>,
 }

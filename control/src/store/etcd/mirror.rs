@@ -33,6 +33,10 @@ pub(super) enum Source {
     Pods,
     /// Objects.
     Objects,
+    /// Calico's blocks.
+    Blocks,
+    /// Nodes' affinities to them.
+    Affinities,
 }
 
 /// What is learnt.

@@ -107,24 +107,41 @@ impl Nodes {
         self.seen.is_some()
     }
 
-    /// A key was written, or is listed.
-    pub(super) fn put(&mut self, kv: &KeyValue) {
+    /// A key was written, or is listed. True when that is a change that contradicts another lease of the same node,
+    /// which then has the last word if it says its own again.
+    pub(super) fn put(&mut self, kv: &KeyValue) -> bool {
         match self.name(&kv.key) {
             Name::Config => {
                 if let Some((config, _)) = &mut self.seen {
                     *config = true;
                 }
                 self.configure(&kv.value);
+                false
             }
             Name::Lease(name, key) => {
                 let name = name.to_owned();
                 if let Some((_, seen)) = &mut self.seen {
                     seen.insert(name.clone());
                 }
-                self.put_lease(name, key, kv);
+                self.put_lease(name.clone(), key, kv);
+                self.seen.is_none() && self.contradicts(&name)
             }
-            Name::Junk => self.notes.junk(kv.create_revision == kv.mod_revision || self.seen.is_some()),
+            Name::Junk => {
+                self.notes.junk(kv.create_revision == kv.mod_revision || self.seen.is_some());
+                false
+            }
         }
+    }
+
+    /// Does another lease say of the same node that it is reached in another way?
+    fn contradicts(&self, name: &str) -> bool {
+        let Some(said) = self.leases.get(name).and_then(|entry| entry.value.as_ref()) else { return false };
+        let others = self.leases.iter().filter(|(other, _)| *other != name);
+        others.filter_map(|(_, entry)| entry.value.as_ref()).any(|other| {
+            let same_node = other.public_ip == said.public_ip
+                || said.public_ipv6.is_some() && other.public_ipv6 == said.public_ipv6;
+            same_node && other.backend != said.backend
+        })
     }
 
     /// A key was deleted.
@@ -139,7 +156,8 @@ impl Nodes {
     /// A key's value is larger than is read.
     pub(super) fn too_large(&mut self, kv: &KeyValue) {
         let kv = KeyValue { value: vec![b' '; crate::flannel::network::MOST_TEXT + 1], ..kv.clone() };
-        self.put(&kv);
+        // Without a value that can be read it contradicts nobody.
+        let _ = self.put(&kv);
     }
 
     /// Takes up the configuration that was kept.

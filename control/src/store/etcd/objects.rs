@@ -160,6 +160,11 @@ impl ObjectKeys {
         self.entries.get(key).map_or((None, None), |entry| (entry.current.as_ref(), entry.good.as_ref()))
     }
 
+    /// The revision that wrote an object last; 0 = it is not there.
+    pub(super) fn revision_of(&self, key: &Key) -> i64 {
+        self.entries.get(key).map_or(0, |entry| entry.modified)
+    }
+
     /// What was in force when it was kept.
     pub(super) fn restore(&mut self, key: Key, source: Arc<Value>) {
         let (current, good) = (Some(Arc::clone(&source)), Some(source));

@@ -67,8 +67,10 @@ pub(super) struct PodKeys {
     pub(super) notes: Notes,
     /// All is known up to here.
     pub(super) revision: i64,
-    /// Whose subnets are whose.
+    /// Whose subnets and blocks are whose; disjoint.
     owners: BTreeMap<IpAddr, (IpNet, IpAddr)>,
+    /// Whose single addresses, which may lie inside those.
+    single: BTreeMap<IpAddr, IpAddr>,
 }
 
 #[derive(Debug, Clone)]
@@ -82,6 +84,13 @@ pub(super) struct PodEntry {
     pub(super) source: Option<Arc<Value>>,
 }
 
+impl PodEntry {
+    /// The addresses that it says.
+    pub(super) fn addrs(&self) -> &[IpAddr] {
+        &self.addrs
+    }
+}
+
 impl PodKeys {
     pub(super) fn new(own_prefix: &str) -> PodKeys {
         PodKeys {
@@ -93,6 +102,7 @@ impl PodKeys {
             notes: Notes::default(),
             revision: 0,
             owners: BTreeMap::new(),
+            single: BTreeMap::new(),
         }
     }
 
@@ -212,14 +222,22 @@ impl PodKeys {
             let end = ends(peer);
             peer.pod_cidrs.iter().filter_map(move |net| Some((*net, end?)))
         });
-        let owners: BTreeMap<_, _> =
-            of_peers.chain(own.iter().copied()).map(|(net, end)| (net.network(), (net, end))).collect();
+        let (single, nets): (Vec<_>, Vec<_>) = of_peers
+            .chain(own.iter().copied())
+            .partition(|(net, _)| net.prefix_len() == net.max_prefix_len());
+        let single: BTreeMap<_, _> = single.into_iter().map(|(net, end)| (net.addr(), end)).collect();
+        let owners: BTreeMap<_, _> = nets.into_iter().map(|(net, end)| (net.network(), (net, end))).collect();
+        let singles = std::mem::replace(&mut self.single, single);
+        let differs = |a: &BTreeMap<IpAddr, IpAddr>, b: &BTreeMap<IpAddr, IpAddr>| -> Vec<IpNet> {
+            a.iter().filter(|(at, end)| b.get(at) != Some(end)).map(|(at, _)| IpNet::from(*at)).collect()
+        };
+        let moved = [differs(&singles, &self.single), differs(&self.single, &singles)].concat();
         let before = std::mem::replace(&mut self.owners, owners);
         let changed =
             |a: &BTreeMap<IpAddr, (IpNet, IpAddr)>, b: &BTreeMap<IpAddr, (IpNet, IpAddr)>| -> Vec<IpNet> {
                 a.iter().filter(|(at, owner)| b.get(at) != Some(owner)).map(|(_, (net, _))| *net).collect()
             };
-        let nets = [changed(&before, &self.owners), changed(&self.owners, &before)].concat();
+        let nets = [changed(&before, &self.owners), changed(&self.owners, &before), moved].concat();
         let keys = nets.iter().flat_map(|net| self.by_addr.range(net.network()..=net.broadcast()));
         keys.flat_map(|(_, keys)| keys.iter().cloned()).collect()
     }
@@ -251,6 +269,9 @@ impl PodKeys {
     }
 
     fn has(&self, hosts: &[IpAddr], addr: IpAddr) -> bool {
+        if let Some(end) = self.single.get(&addr) {
+            return hosts.contains(end);
+        }
         let found = self.owners.range(..=addr).next_back();
         found.is_some_and(|(_, (net, end))| net.contains(&addr) && hosts.contains(end))
     }

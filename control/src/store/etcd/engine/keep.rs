@@ -11,6 +11,8 @@ use crate::store::etcd::objects::{parse_path, path};
 /// When a copy is due, and how the last one ended.
 pub(super) struct Keeping {
     pub(super) stale: bool,
+    /// There is a copy that has everything, if an old one. One without the objects would begin without policy.
+    whole: bool,
     writing: bool,
     earliest: Option<Instant>,
     last: Option<Instant>,
@@ -21,20 +23,22 @@ pub(super) struct Keeping {
 pub(super) struct Known {
     pub(super) own: Option<LeaseKey>,
     pub(super) contact: SystemTime,
+    pub(super) routes: crate::blocks::Routes,
 }
 
 impl Keeping {
-    pub(super) fn new(problem: Option<String>) -> Keeping {
-        Keeping { stale: false, writing: false, earliest: None, last: None, problem }
+    /// `whole`: one was taken up.
+    pub(super) fn new(whole: bool, problem: Option<String>) -> Keeping {
+        Keeping { stale: false, whole, writing: false, earliest: None, last: None, problem }
     }
 
     fn due(&self, now: Instant) -> bool {
         let refresh = self.last.is_some_and(|last| last + REFRESH <= now);
-        !self.writing && (self.stale || refresh) && self.earliest.is_none_or(|at| at <= now)
+        self.whole && !self.writing && (self.stale || refresh) && self.earliest.is_none_or(|at| at <= now)
     }
 
     pub(super) fn next(&self) -> Option<Instant> {
-        match (self.writing, self.stale) {
+        match (self.writing || !self.whole, self.stale) {
             (false, true) => self.earliest,
             (false, false) => self.last.map(|last| last + REFRESH),
             (true, _) => None,
@@ -42,7 +46,8 @@ impl Keeping {
     }
 
     pub(super) fn done(&mut self, took: Duration, result: Result<(), StateError>, now: Instant) {
-        self.writing = false;
+        // Where nothing can be kept, the node serves all the same.
+        (self.writing, self.whole) = (false, true);
         self.stale |= result.is_err();
         self.earliest = Some(now + if result.is_ok() { took * REST } else { RETRY });
         if let Err(err) = &result {
@@ -61,15 +66,28 @@ impl Keeping {
 impl Engine {
     /// Begins a copy, if one is due.
     pub(super) fn keep(&mut self, now: Instant) {
-        if !self.keeping.due(now) {
-            return;
+        if self.keeping.due(now) {
+            self.begin_copy(now, true);
         }
+    }
+
+    /// Is there a copy with everything in it? If not, one is begun: everything is known now.
+    pub(super) fn kept_whole(&mut self, now: Instant) -> bool {
+        if !self.keeping.whole && !self.keeping.writing {
+            self.begin_copy(now, false);
+        }
+        self.keeping.whole
+    }
+
+    fn begin_copy(&mut self, now: Instant, patient: bool) {
         let Some(copy) = self.copy() else { return };
         (self.keeping.stale, self.keeping.last) = (false, Some(now));
         let (state, (tx, rx)) = (self.state.clone(), tokio::sync::oneshot::channel());
         let write = move || {
-            // Nothing waits for it: let everything else go first. Where that is refused, it does not matter.
-            let _ = rustix::process::nice(19);
+            // Nothing waits for a later one: let the rest go first. Where that is refused, it does not matter.
+            if patient {
+                let _ = rustix::process::nice(10);
+            }
             let began = Instant::now();
             let written = copy.write(&state);
             let _ = tx.send((began.elapsed(), written));
@@ -88,7 +106,8 @@ impl Engine {
 
     /// Leaves nothing unwritten.
     pub(super) fn keep_last(&mut self) {
-        if let Some(copy) = self.copy()
+        if self.keeping.whole
+            && let Some(copy) = self.copy()
             && let Err(err) = copy.write(&self.state)
         {
             tracing::warn!(%err, "keep what etcd said");
@@ -100,6 +119,9 @@ impl Engine {
         let text = self.nodes.network_text()?;
         let contact = if self.is_up(Source::Nodes) { SystemTime::now() } else { self.contact? };
         let mut kept = Kept::new(&self.client.settings().prefix, text, contact);
+        if let Some(blocks) = &self.blocks {
+            kept.routes.clone_from(blocks.routes());
+        }
         kept.own = self.keeper.own().key.map(|key| key.to_string());
         for (name, entry) in &self.nodes.leases {
             if let Some(value) = &entry.value {
@@ -133,7 +155,7 @@ pub(super) fn load(
     };
     nodes.restore(kept.network.as_bytes());
     let own = kept.own.as_ref().and_then(|text| text.parse().ok());
-    let contact = kept.contact();
+    let (contact, routes) = (kept.contact(), kept.routes.clone());
     for (name, lease) in kept.leases {
         let Ok(key) = name.parse() else { continue };
         let value = LeaseValue::parse(lease.value.as_bytes()).ok();
@@ -152,7 +174,7 @@ pub(super) fn load(
             objects.restore(key, value);
         }
     }
-    (Some(Known { own, contact }), None)
+    (Some(Known { own, contact, routes }), None)
 }
 
 fn told(path: &std::path::Path, err: &FileError) -> String {

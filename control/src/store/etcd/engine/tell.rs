@@ -1,6 +1,7 @@
 //! Telling the daemon: what changed, together, and never from a list that is half read.
 
 use super::*;
+use crate::config::Peer;
 use crate::objects::{Kind, Object, Refused, read_value};
 use crate::store::etcd::ObjectChange;
 use crate::store::etcd::objects::Version;
@@ -20,7 +21,8 @@ pub(super) struct Telling {
     objects: BTreeMap<Key, Option<Version>>,
     pub(super) not_before: Option<Instant>,
     last_fleet: Option<Arc<Fleet>>,
-    last_roster: Roster,
+    /// By the lease's name.
+    lease_problems: BTreeMap<String, String>,
     last_problems: BTreeMap<String, String>,
     told_pods: BTreeSet<Key>,
     first: bool,
@@ -54,6 +56,9 @@ impl Engine {
             self.objects.good().map(|(key, source)| (key.clone(), Arc::clone(source))).collect();
         for (key, source) in all {
             if let Some(object) = read_one(&source) {
+                if let (Some(blocks), Ok(object)) = (&mut self.blocks, &object) {
+                    blocks.object(&key, Some(object));
+                }
                 self.telling.changed(key, (source, object));
             }
         }
@@ -78,6 +83,7 @@ impl Engine {
         // Where the network's configuration is gone, the store was wiped or is being restored: nothing it does not say
         // any more is taken back.
         let says = self.nodes.text.is_some() && !self.nodes.is_listing();
+        let says = says && self.blocks.as_ref().is_none_or(|blocks| !blocks.is_listing());
         let heard = self.is_up(Source::Nodes);
         if says && heard && std::mem::take(&mut self.telling.fleet) {
             self.tell_fleet();
@@ -87,13 +93,16 @@ impl Engine {
         }
         self.tell_problems();
         self.tell_health();
-        // Last, so that whoever waited for it finds everything else told.
-        let all = [Source::Nodes, Source::Pods, Source::Objects];
+        // Last, so that whoever waited for it finds everything else told; and a node that serves has it all kept, or a
+        // crash while etcd is away would begin without policy.
+        let all = [Source::Nodes, Source::Pods, Source::Objects, Source::Blocks, Source::Affinities];
+        let all = if self.blocks.is_some() { &all[..] } else { &all[..3] };
         let complete = all.iter().all(|source| self.listed.contains(source)) && says;
         if !self.telling.first
             && complete
             && self.keeper.held().is_some()
             && let Some(fleet) = self.telling.last_fleet.clone()
+            && self.kept_whole(now)
         {
             self.telling.first = true;
             self.shared.change(|now| now.first = Some(fleet));
@@ -101,16 +110,20 @@ impl Engine {
     }
 
     fn tell_fleet(&mut self) {
-        let Some(roster) = self.nodes.roster(self.keeper.own()) else { return };
+        let Some(Roster { peers, problems }) = self.nodes.roster(self.keeper.own()) else { return };
         let own = self.keeper.own().clone();
         let ends = |net: &ipnet::IpNet| match net {
             ipnet::IpNet::V4(_) => own.address.map(IpAddr::V4),
             ipnet::IpNet::V6(_) => own.address6.map(IpAddr::V6),
         };
         let nets = own.key.into_iter().flat_map(nets_of);
-        let mine: Vec<_> = nets.filter_map(|net| Some((net, ends(&net)?))).collect();
-        self.telling.pods.extend(self.pods.own(&roster.peers, &mine));
-        if let Some(fleet) = self.fleet(&roster)
+        let mut mine: Vec<_> = nets.filter_map(|net| Some((net, ends(&net)?))).collect();
+        let mut fleet = self.fleet(peers);
+        if let Some(fleet) = &mut fleet {
+            mine.extend(self.lay_blocks(fleet));
+            self.telling.pods.extend(self.pods.own(&fleet.peers, &mine));
+        }
+        if let Some(fleet) = fleet
             && self.telling.last_fleet.as_deref() != Some(&fleet)
         {
             let fleet = Arc::new(fleet);
@@ -118,18 +131,23 @@ impl Engine {
             self.keeping.stale = true;
             (self.on_event)(StoreEvent::Fleet(fleet));
         }
-        self.telling.last_roster = roster;
+        self.telling.lease_problems = problems;
+    }
+
+    /// The nodes as leases have them, without pools and blocks.
+    pub(super) fn base_fleet(&self) -> Option<Fleet> {
+        self.fleet(self.nodes.roster(self.keeper.own())?.peers)
     }
 
     /// The nodes, once we are one of them.
-    fn fleet(&self, roster: &Roster) -> Option<Fleet> {
+    fn fleet(&self, peers: Vec<Peer>) -> Option<Fleet> {
         let network = self.nodes.network.as_ref()?;
         let tunnel = network.backend.tunnel(self.keeper.mac()).ok()?;
         Some(Fleet {
             cluster_cidrs: network.networks(),
             pod_cidrs: nets_of(self.keeper.own().key?).collect(),
             tunnel,
-            peers: roster.peers.clone(),
+            peers,
         })
     }
 
@@ -172,7 +190,7 @@ impl Engine {
     fn tell_problems(&mut self) {
         let mut problems = BTreeMap::new();
         let base = format!("{}subnets/", self.nodes.prefix());
-        for (name, problem) in &self.telling.last_roster.problems {
+        for (name, problem) in &self.telling.lease_problems {
             problems.insert(format!("{base}{name}"), problem.clone());
         }
         self.nodes.notes.collect(&base, &mut problems);
@@ -188,12 +206,20 @@ impl Engine {
         }
         for (source, state) in &self.up {
             let Err(err) = state else { continue };
-            // Of the nodes' keys health tells.
+            // Of the nodes' keys health tells, and where those are not heard of, of everything.
             match source {
+                _ if !self.is_up(Source::Nodes) => {}
                 Source::Nodes => {}
                 Source::Pods => drop(problems.insert(self.pods.prefix().to_owned(), err.clone())),
                 Source::Objects => drop(problems.insert(self.objects.prefix().to_owned(), err.clone())),
+                Source::Blocks => drop(problems.insert(crate::blocks::BLOCKS.to_owned(), err.clone())),
+                Source::Affinities => {
+                    drop(problems.insert(crate::blocks::AFFINITIES.to_owned(), err.clone()))
+                }
             }
+        }
+        if let Some(blocks) = &self.blocks {
+            blocks.problems(&mut problems);
         }
         self.keeping.problem(&self.state, &mut problems);
         if problems != self.telling.last_problems {
@@ -232,7 +258,7 @@ impl Engine {
 }
 
 /// The one object of a value.
-fn read_one(source: &Arc<Value>) -> Option<Result<Object, Refused>> {
+pub(super) fn read_one(source: &Arc<Value>) -> Option<Result<Object, Refused>> {
     let mut items = Vec::new();
     read_value((**source).clone(), &mut items);
     match items.pop() {

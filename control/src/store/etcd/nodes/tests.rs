@@ -48,6 +48,31 @@ fn a_list_is_right_and_events_go_on_from_there() {
 }
 
 #[test]
+fn only_a_change_that_contradicts_another_lease_of_the_same_node_is_named() {
+    let vxlan = |ip: &str, mac: u8| {
+        format!(
+            r#"{{"PublicIP":"{ip}","BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"0e:00:00:00:00:{mac:02x}"}}}}"#
+        )
+    };
+    let mut nodes = Nodes::new("/net");
+    nodes.listing();
+    assert!(!nodes.put(&kv("/net/config", r#"{"Network":"10.5.0.0/16"}"#, 1)));
+    assert!(!nodes.put(&kv("/net/subnets/10.5.1.0-24", &vxlan("192.168.1.1", 1), 2)));
+    assert!(!nodes.put(&kv("/net/subnets/10.5.7.0-24", &vxlan("192.168.1.1", 7), 2)), "it is only listed");
+    nodes.delete(b"/net/subnets/10.5.7.0-24");
+    nodes.listed(2);
+    let mut put =
+        |name: &str, value: &str, revision| nodes.put(&kv(&format!("/net/subnets/{name}"), value, revision));
+    assert!(!put("10.5.2.0-24", &vxlan("192.168.1.2", 2), 3), "another node");
+    assert!(!put("10.5.3.0-24", &vxlan("192.168.1.1", 1), 4), "a second subnet of the same node");
+    assert!(!put("10.5.3.0-24", "{", 5));
+    assert!(!put("10.5.1.0-24", &vxlan("192.168.1.1", 8), 7), "its own, with another MAC");
+    assert!(put("10.5.4.0-24", &vxlan("192.168.1.1", 66), 8));
+    assert!(put("10.5.4.0-24", LEASE, 9), "another form");
+    assert!(!put("10.5.4.0-24", "{", 10), "nothing is said");
+}
+
+#[test]
 fn other_names_for_subnets_are_bounded() {
     let mut nodes = Nodes::new("/net");
     nodes.put(&kv("/net/config", r#"{"Network":"10.0.0.0/8"}"#, 1));
@@ -74,7 +99,9 @@ proptest! {
                 0 => nodes.listing(),
                 1 => nodes.listed(2),
                 2 => nodes.delete(&kv.key),
-                _ => nodes.put(&kv),
+                _ => {
+                    nodes.put(&kv);
+                }
             }
         }
         let _ = nodes.roster(&Own::default());
