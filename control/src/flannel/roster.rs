@@ -65,16 +65,42 @@ impl Roster {
     #[must_use]
     pub fn of(network: &NetworkConfig, own: &Own, leases: &BTreeMap<String, Entry>) -> Roster {
         let mut roster = Roster::default();
-        let mut newest: HashMap<IpAddr, (i64, &str)> = HashMap::with_capacity(leases.len());
-        let mut halves: Vec<(Half<'_>, Backend)> = Vec::with_capacity(leases.len());
+        let halves = roster.collect(network, own, leases);
+        if agree(own, &halves) {
+            roster.peers =
+                halves.iter().map(|(half, backend)| peer(way(half, *backend), vec![half.net])).collect();
+        } else {
+            roster.settle(own, halves);
+        }
+        roster.peers.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        roster
+    }
+
+    /// What could be a peer, looked at alone.
+    fn collect<'a>(
+        &mut self,
+        network: &NetworkConfig,
+        own: &Own,
+        leases: &'a BTreeMap<String, Entry>,
+    ) -> Vec<(Half<'a>, Backend)> {
+        let mut halves = Vec::with_capacity(leases.len());
         for (name, entry) in leases {
-            for half in roster.halves(network, own, name, entry).into_iter().flatten() {
-                if let Some(backend) = roster.backend(network, &half) {
-                    let last = newest.entry(half.end).or_insert((entry.modified, name));
-                    *last = (*last).max((entry.modified, name));
+            for half in self.halves(network, own, name, entry).into_iter().flatten() {
+                if let Some(backend) = self.backend(network, &half) {
                     halves.push((half, backend));
                 }
             }
+        }
+        halves
+    }
+
+    /// Peers of leases some of which contradict each other, or are of one node.
+    fn settle(&mut self, own: &Own, mut halves: Vec<(Half<'_>, Backend)>) {
+        let mut newest: HashMap<IpAddr, (i64, &str)> = HashMap::new();
+        for (half, _) in &halves {
+            let this = (half.entry.modified, half.name);
+            let last = newest.entry(half.end).or_insert(this);
+            *last = (*last).max(this);
         }
         // What a node wrote last says how it is reached now.
         let current: HashMap<IpAddr, Way> = halves
@@ -86,7 +112,7 @@ impl Roster {
             let same = current.get(&half.end) == Some(&way(half, *backend));
             if !same {
                 let by = newest.get(&half.end).map_or("", |(_, name)| *name);
-                roster.tell(half.name, format!("{} is replaced by {by} of the same node", half.net));
+                self.tell(half.name, format!("{} is replaced by {by} of the same node", half.net));
             }
             same
         });
@@ -101,12 +127,10 @@ impl Roster {
         for (half, backend) in &halves {
             match taken.add(half.net, half.name) {
                 Ok(()) => ways.entry(way(half, *backend)).or_default().push(half.net),
-                Err((net, by)) => roster.tell(half.name, format!("{} overlaps {by} subnet {net}", half.net)),
+                Err((net, by)) => self.tell(half.name, format!("{} overlaps {by} subnet {net}", half.net)),
             }
         }
-        roster.peers = ways.into_iter().map(|(way, nets)| peer(way, nets)).collect();
-        roster.peers.sort_by(|a, b| a.name.cmp(&b.name));
-        roster
+        self.peers = ways.into_iter().map(|(way, nets)| peer(way, nets)).collect();
     }
 
     fn tell(&mut self, name: &str, problem: String) {
@@ -203,6 +227,18 @@ impl Roster {
             }
         }
     }
+}
+
+/// Is each of another node, and does none reach into another's range or ours? So it is nearly always, and then the order in
+/// which they were made does not matter.
+fn agree(own: &Own, halves: &[(Half<'_>, Backend)]) -> bool {
+    let mut ends: Vec<IpAddr> = halves.iter().map(|(half, _)| half.end).collect();
+    ends.sort_unstable();
+    let mine = own.key.iter().flat_map(|key| nets_of(*key));
+    let mut nets: Vec<IpNet> = halves.iter().map(|(half, _)| half.net).chain(mine).collect();
+    nets.sort_unstable_by_key(IpNet::network);
+    let apart = |pair: &[IpNet]| matches!(pair, [a, b] if a.broadcast() < b.network());
+    ends.windows(2).all(|pair| pair[0] != pair[1]) && nets.windows(2).all(apart)
 }
 
 fn way(half: &Half<'_>, backend: Backend) -> Way {

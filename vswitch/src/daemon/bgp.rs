@@ -248,7 +248,7 @@ impl Daemon {
             return Ok(());
         }
         bgp.unkept.get_or_insert_with(|| Instant::now() + KEEP_AFTER);
-        let fleet = bgp.onto(&self.stored);
+        let fleet = Arc::new(bgp.onto(&self.stored));
         self.follow(fleet)
     }
 
@@ -256,9 +256,12 @@ impl Daemon {
     ///
     /// # Errors
     /// Only what the daemon cannot live with; everything else is a problem of the node.
-    pub(super) fn set_stored(&mut self, stored: Fleet) -> Result<(), DaemonError> {
+    pub(super) fn set_stored(&mut self, stored: Arc<Fleet>) -> Result<(), DaemonError> {
         self.stored = stored;
-        let fleet = self.bgp.as_ref().map_or_else(|| self.stored.clone(), |bgp| bgp.onto(&self.stored));
+        let fleet = self
+            .bgp
+            .as_ref()
+            .map_or_else(|| Arc::clone(&self.stored), |bgp| Arc::new(bgp.onto(&self.stored)));
         let done = self.follow(fleet);
         if let Some(bgp) = &mut self.bgp {
             let announced = match &self.pools {
@@ -273,7 +276,7 @@ impl Daemon {
         done
     }
 
-    fn follow(&mut self, fleet: Fleet) -> Result<(), DaemonError> {
+    fn follow(&mut self, fleet: Arc<Fleet>) -> Result<(), DaemonError> {
         match self.set_fleet(fleet) {
             Err(err @ DaemonError::Switch(_)) => Err(err),
             Err(err) => {

@@ -11,6 +11,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use control::attachments::StateDir;
 use control::config::{Config, Node, Tunnel as TunnelConfig};
@@ -37,7 +38,7 @@ impl Daemon {
     /// # Errors
     /// The first thing that could not be set up. Everything else is; what failed is told as a problem of the node and
     /// tried again by its upkeep. Only [`DaemonError::Switch`] is for good.
-    pub fn set_fleet(&mut self, fleet: Fleet) -> Result<(), DaemonError> {
+    pub fn set_fleet(&mut self, fleet: Arc<Fleet>) -> Result<(), DaemonError> {
         if fleet.pod_cidrs != self.fleet.pod_cidrs {
             let stays = |net: &IpNet| fleet.pod_cidrs.contains(net);
             let lost: Vec<IpNet> = self.fleet.pod_cidrs.iter().copied().filter(|net| !stays(net)).collect();

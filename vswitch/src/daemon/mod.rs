@@ -217,9 +217,9 @@ pub struct Daemon {
     swept: u32,
     /// What the store said last.
     /// What the store says of the nodes.
-    stored: Fleet,
+    stored: Arc<Fleet>,
     /// The same with what was learned by BGP: in force.
-    fleet: Fleet,
+    fleet: Arc<Fleet>,
     bgp: Option<bgp::Bgp>,
     etcd: Option<etcd::Etcd>,
     /// Addresses come from pools; none = from the node's own ranges.
@@ -383,9 +383,9 @@ impl Daemon {
             return Ok(());
         }
         if let Some(fleet) = self.guard.fleet(&self.config)
-            && fleet != self.stored
+            && fleet != *self.stored
         {
-            self.set_stored(fleet)?;
+            self.set_stored(Arc::new(fleet))?;
         }
         Ok(self.bring_objects_into_force()?)
     }

@@ -116,8 +116,8 @@ pub(super) fn start(
         None => fleet.pod_cidrs.iter().chain(&former).copied().collect(),
     };
     let bgp = Bgp::start(&config, &fleet, announced, &keeper, &mut held, events.clone())?;
-    let stored = fleet;
-    let fleet = bgp.as_ref().map_or_else(|| stored.clone(), |bgp| bgp.onto(&stored));
+    let stored = Arc::new(fleet);
+    let fleet = bgp.as_ref().map_or_else(|| Arc::clone(&stored), |bgp| Arc::new(bgp.onto(&stored)));
     let conntrack = Arc::new(take_conntrack(&keeper, &mut held, &fleet, &alive)?);
     guard.set_node_addresses(fleet::host_addresses(&facts));
     let mut daemon = Daemon {
@@ -127,7 +127,7 @@ pub(super) fn start(
         stored,
         paths: None,
         path_mtus: HashMap::new(),
-        fleet: fleet.clone(),
+        fleet: Arc::clone(&fleet),
         bgp,
         etcd,
         pools,

@@ -25,9 +25,9 @@ impl Daemon {
             self.guard.set_store_problems(lines);
         }
         if let Some(fleet) = news.fleet.take()
-            && *fleet != self.stored
+            && fleet != self.stored
         {
-            self.set_stored(control::fleet::Fleet::clone(&fleet))?;
+            self.set_stored(fleet)?;
             self.tell_subnet();
         }
         if self.guard.told(|objects| news.apply(objects)) {

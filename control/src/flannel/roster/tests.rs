@@ -212,4 +212,25 @@ proptest! {
         let names: Vec<&String> = roster.peers.iter().map(|peer| &peer.name).collect();
         prop_assert!(names.windows(2).all(|pair| pair[0] < pair[1]), "{:?}", names);
     }
+
+    /// The short way for leases that agree comes to what the long way does.
+    #[test]
+    fn leases_that_agree_need_not_be_settled(
+        leases in proptest::collection::vec((0_u32..300, 1_u8..250, 0_usize..3), 0..12)
+    ) {
+        let kinds = ["\"host-gw\"", "null", "\"vxlan\",\"BackendData\":{\"VNI\":2,\"VtepMAC\":\"0e:00:00:00:00:02\"}"];
+        let entries: BTreeMap<String, Entry> = leases.iter().zip(1..).map(|((net, node, kind), revision)| {
+            let v4 = ipnet::Ipv4Net::new(Ipv4Addr::from_bits(0x0a05_0000 | net << 8 & 0xffff), 24).unwrap();
+            let text = format!(r#"{{"PublicIP":"192.168.77.{node}","BackendType":{}}}"#, kinds[*kind]);
+            let value = LeaseValue::parse(text.as_bytes()).ok();
+            let entry = Entry { key: LeaseKey { v4, v6: None }, value, created: revision, modified: revision, lease: 1 };
+            (entry.key.to_string(), entry)
+        }).collect();
+        let (network, own) = (network("udp"), own());
+        let mut settled = Roster::default();
+        let halves = settled.collect(&network, &own, &entries);
+        settled.settle(&own, halves);
+        settled.peers.sort_by(|a, b| a.name.cmp(&b.name));
+        prop_assert_eq!(Roster::of(&network, &own, &entries), settled);
+    }
 }

@@ -55,11 +55,11 @@ impl Bed {
 
     /// The fleet in force, to be changed.
     fn fleet(&self) -> Fleet {
-        self.daemon.fleet.clone()
+        Fleet::clone(&self.daemon.fleet)
     }
 
     fn set(&mut self, fleet: Fleet) {
-        self.daemon.set_fleet(fleet).unwrap();
+        self.daemon.set_fleet(Arc::new(fleet)).unwrap();
         assert_eq!(self.daemon.problem_list(), Vec::<String>::new());
     }
 
@@ -210,7 +210,7 @@ fn a_form_that_cannot_be_opened_hurts_nobody_else() {
         let taken = std::net::UdpSocket::bind("192.168.77.1:8285").unwrap();
         let mut fleet = bed.fleet();
         fleet.peers = vec![peer(2, Some(Backend::Udp)), peer(3, None), peer(4, Some(Backend::Direct))];
-        let err = bed.daemon.set_fleet(fleet).unwrap_err();
+        let err = bed.daemon.set_fleet(Arc::new(fleet)).unwrap_err();
         assert!(err.to_string().contains("8285 is taken"), "{err}");
         assert!(bed.daemon.problem_list()[0].contains("8285 is taken"), "{:?}", bed.daemon.problem_list());
         assert_eq!(bed.spoken().len(), 3);
