@@ -318,9 +318,9 @@ fn a_next_hop_that_is_not_reached_is_not_used() {
     r.start(
         "log stderr all;\nrouter id 192.168.77.9;\nprotocol device {}\nprotocol static told { ipv4;\n\
          route 172.20.0.0/16 blackhole;\nroute 172.21.0.0/16 blackhole;\nroute 192.168.99.0/24 blackhole;\n}\n\
-         filter out { bgp_next_hop = 192.168.99.5; if net = 172.21.0.0/16 then bgp_next_hop = 192.168.98.5; accept; }\n\
+         filter elsewhere { bgp_next_hop = 192.168.99.5; if net = 172.21.0.0/16 then bgp_next_hop = 192.168.98.5; accept; }\n\
          protocol bgp n1 { local as 64512; neighbor 192.168.77.1 as 64512; connect retry time 1;\n\
-         ipv4 { import none; export filter out; }; }\n",
+         ipv4 { import none; export filter elsewhere; }; }\n",
     );
     start(
         &mut lab,

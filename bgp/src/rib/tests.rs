@@ -312,6 +312,15 @@ impl World {
         }
         self.rib.pumping = true;
         self.flush();
+        for peer in 1..=PEERS {
+            let sum = |of: &dyn Fn(Family) -> u32| Family::ALL.into_iter().map(of).sum::<u32>() as usize;
+            let best = |n: &u32| self.twin.best(&net(*n)).is_some_and(|(from, ..)| from == peer);
+            assert_eq!(sum(&|f| self.rib.chosen(PeerId(peer), f)), (0..NETS).filter(best).count());
+            let routes = self.twin.routes.keys().filter(|(from, _)| *from == peer).count();
+            assert_eq!(sum(&|f| self.rib.tables[f].accepted(PeerId(peer))), routes);
+        }
+        let told = self.rib.fib().map(|(net, route)| (net, route.hops.iter().map(|h| h.addr).collect()));
+        assert_eq!(told.collect::<BTreeMap<_, Vec<IpAddr>>>(), self.fib);
         for (peer, narrow) in self.twin.joined.clone() {
             let key = key(peer, &self.policies[usize::from(narrow)]);
             let mut expected = BTreeMap::new();

@@ -133,9 +133,16 @@ fn policies_change_without_a_new_session() {
     // Import: judged again without asking the peer.
     with(&mut sim, 1, &|p| p.import = Some(only("10.2.0.0/16")));
     assert_eq!(sim.fib(1).len(), 1);
+    let counts = |sim: &mut Sim| {
+        let now = sim.now;
+        let peer = sim.speaker(1).peers(now).remove(0);
+        [peer.received, peer.accepted, peer.chosen].map(|n| n[Family::Ipv4] + n[Family::Ipv6])
+    };
+    assert_eq!(counts(&mut sim), [3, 1, 1]);
     assert_eq!(sim.speaker(1).route(net("10.1.0.0/16")).unwrap().paths[0].accepted, Err(Rejected::Policy));
     with(&mut sim, 1, &|p| p.import = Some(Arc::new(Policy::accept_all())));
     assert_eq!(sim.fib(1).len(), 3);
+    assert_eq!(counts(&mut sim), [3, 3, 3]);
     assert!(sim.events(0).is_empty() && sim.events(1).is_empty(), "no session went down");
 }
 

@@ -14,6 +14,9 @@ pub(super) fn peers(report: &BgpReport) -> String {
         let _ = write!(out, ", reflector of cluster {id}");
     }
     out.push('\n');
+    if report.waiting > 0 {
+        let _ = writeln!(out, "{} changes wait for the host's kernel", report.waiting);
+    }
     if report.peers.is_empty() {
         out.push_str("no neighbours\n");
         return out;

@@ -151,23 +151,23 @@ impl Kernel {
 
 /// The last route looked at: neighbouring prefixes mostly have the same.
 #[derive(Default)]
-struct Known(Option<(Arc<FibRoute>, Arc<[(IpAddr, u32)]>)>);
+struct Known {
+    route: Option<Arc<FibRoute>>,
+    hops: Arc<[(IpAddr, u32)]>,
+}
 
 impl Known {
     /// Gateways and links of a route.
     fn hops(&mut self, route: Option<&Arc<FibRoute>>, hops: &NextHops) -> Arc<[(IpAddr, u32)]> {
         let Some(route) = route else { return Arc::default() };
-        if let Some((known, found)) = &self.0
-            && Arc::ptr_eq(known, route)
-        {
-            return Arc::clone(found);
+        if self.route.as_ref().is_some_and(|known| Arc::ptr_eq(known, route)) {
+            return Arc::clone(&self.hops);
         }
         let ways = route.hops.iter().filter_map(|hop| hops.way(hop.addr));
         let mut found: Vec<(IpAddr, u32)> = ways.map(|way| (way.via, way.oif)).collect();
         found.sort_unstable();
         found.dedup();
-        let found: Arc<[_]> = found.into();
-        self.0 = Some((Arc::clone(route), Arc::clone(&found)));
-        found
+        (self.route, self.hops) = (Some(Arc::clone(route)), found.into());
+        Arc::clone(&self.hops)
     }
 }

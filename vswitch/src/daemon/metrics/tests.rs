@@ -38,6 +38,22 @@ fn scrape() -> Scrape {
             },
         ],
         peers: vec![peer, PeerInfo { name: "n3".into(), ..PeerInfo::default() }],
+        bgp: Some(BgpSample {
+            neighbours: 2,
+            established: 1,
+            learned: 9,
+            each: ["192.168.77.9", "fd77::9"]
+                .map(|address| NeighbourSample {
+                    address: address.parse().unwrap(),
+                    state: 6,
+                    received: [12, 3],
+                    accepted: [11, 2],
+                    chosen: [9, 1],
+                    announced: [4, 5],
+                    flaps: 7,
+                })
+                .into(),
+        }),
         ..Scrape::default()
     }
 }
@@ -88,6 +104,14 @@ fn every_value_has_its_series() {
     assert_eq!(of("vswitch_peer_transmit_packets_total{peer=\"n2\"}"), Some(7.0));
     assert_eq!(of("vswitch_peer_silence_seconds{peer=\"n2\"}"), Some(1.234));
     assert_eq!(of("vswitch_peer_silence_seconds{peer=\"n3\"}"), None, "never heard");
+    assert_eq!(of("vswitch_bgp_learned_prefixes"), Some(9.0));
+    assert_eq!(of("vswitch_bgp_neighbour_state{neighbour=\"fd77::9\"}"), Some(6.0));
+    for (name, value) in [("received", 3.0), ("accepted", 2.0), ("chosen", 1.0), ("announced", 5.0)] {
+        let series =
+            format!("vswitch_bgp_neighbour_{name}_prefixes{{neighbour=\"192.168.77.9\",family=\"ipv6\"}}");
+        assert_eq!(of(&series), Some(value), "{series}");
+    }
+    assert_eq!(of("vswitch_bgp_neighbour_flaps_total{neighbour=\"192.168.77.9\"}"), Some(7.0));
 }
 
 #[test]
