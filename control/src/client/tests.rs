@@ -12,8 +12,11 @@ fn fake(name: &str, answer: &'static [u8], keep: bool) -> PathBuf {
     let path = std::env::temp_dir().join(format!("vswitch-client-{}-{name}.sock", std::process::id()));
     let _ = std::fs::remove_file(&path);
     let listener = UnixListener::bind(&path).unwrap();
+    let own = path.clone();
     thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
+        // Nobody else connects, and nothing is left behind.
+        std::fs::remove_file(own).unwrap();
         let mut line = String::new();
         BufReader::new(stream.try_clone().unwrap()).read_line(&mut line).unwrap();
         assert!(line.starts_with(r#"{"op":"#), "{line}");
