@@ -38,9 +38,6 @@ mod tell;
 
 /// Between two tellings: what comes meanwhile is told together.
 const GATHER: Duration = Duration::from_millis(5);
-/// A lease that is gone, or that another one of the same node contradicts, is told of this much later: its node takes it
-/// again or says again how it is reached, at once, and no packet shall notice.
-const LINGER: Duration = Duration::from_millis(200);
 /// How long a stop waits for etcd.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -144,8 +141,9 @@ impl Engine {
             tokio::spawn(Mirror::new(source, &prefix, self.client.clone(), updates.clone()).run());
         }
         let release = loop {
-            self.step(Instant::now());
-            let next = self.next();
+            let now = Instant::now();
+            self.step(now);
+            let next = self.next(now);
             let sleep = async {
                 match next {
                     Some(at) => sleep_until(at.into()).await,
@@ -182,17 +180,20 @@ impl Engine {
     }
 
     /// When to look again though nothing comes.
-    fn next(&self) -> Option<Instant> {
-        // What was due before is done, or waits for something to come in.
-        let now = Instant::now();
+    fn next(&self, now: Instant) -> Option<Instant> {
+        // What was due by then is done, or waits for something to come in.
         let of_keeper = if self.lease_call { [None, None] } else { self.keeper.next() };
         let register = self.blocks.as_ref().and_then(blocks::Blocks::next);
-        let others = [self.publishing.next(), self.keeping.next(), self.telling.next(), register];
+        let others =
+            [self.nodes.next(), self.publishing.next(), self.keeping.next(), self.telling.next(), register];
         of_keeper.into_iter().chain(others).flatten().filter(|at| *at > now).min()
     }
 
     /// Does whatever is due.
     fn step(&mut self, now: Instant) {
+        if self.nodes.ripen(now) {
+            (self.telling.something, self.telling.fleet) = (true, true);
+        }
         if !self.lease_call
             && self.is_up(Source::Nodes)
             && let Some(call) = self.keeper.step(&self.nodes, now, &mut jitter)
@@ -366,9 +367,8 @@ impl Engine {
     fn put(&mut self, source: Source, kv: &super::wire::KeyValue) {
         match source {
             Source::Nodes => {
-                if self.nodes.put(kv) {
-                    self.linger();
-                }
+                let own = self.keeper.own().clone();
+                self.nodes.changed(kv, &own, Instant::now());
             }
             Source::Pods => self.telling.pods.extend(self.pods.put(kv)),
             Source::Objects => {
@@ -390,8 +390,8 @@ impl Engine {
     fn delete(&mut self, source: Source, key: &[u8]) {
         match source {
             Source::Nodes => {
-                self.nodes.delete(key);
-                self.linger();
+                let own = self.keeper.own().clone();
+                self.nodes.deleted(key, &own, Instant::now());
             }
             Source::Pods => self.telling.pods.extend(self.pods.delete(key)),
             Source::Objects => {
@@ -412,14 +412,6 @@ impl Engine {
             self.telling.fleet |= blocks.object(&key, None);
         }
         self.telling.removed(key);
-    }
-
-    /// Gives the node whose lease was touched the time to say again what is so.
-    fn linger(&mut self) {
-        // Not for what waits already: changes that come one after the other would put off everything else.
-        if !self.telling.fleet {
-            self.telling.not_before = Some(Instant::now() + LINGER);
-        }
     }
 
     /// The last things, for which etcd gets a few seconds.

@@ -1,9 +1,10 @@
 //! flannel's keys as far as they are known: the network in force, and the leases.
 //!
-//! Pure. Memory is bounded whatever lies there: keys that name no subnet are counted, of those that have something
+//! Pure, time is an argument. Memory is bounded whatever lies there: keys that name no subnet are counted, of those that have something
 //! before it a thousand are kept, and of the regular ones as many as a network may have.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
@@ -16,6 +17,11 @@ use crate::flannel::{Entry, LeaseKey, LeaseValue, NetworkConfig, Roster};
 const MOST_REGULAR: usize = 1 << 17;
 /// Most others.
 const MOST_ODD: usize = 1000;
+/// Most changes that wait; others are in force at once.
+const MOST_LATER: usize = 1000;
+/// A lease that is gone, or that contradicts another one of the same node, counts this much later: its node takes it again,
+/// or says again how it is reached, at once, and no packet shall notice.
+const LINGER: Duration = Duration::from_millis(200);
 
 /// What flannel's keys say.
 #[derive(Debug)]
@@ -36,6 +42,8 @@ pub(super) struct Nodes {
     /// Which of them have something before the subnet.
     odd: BTreeSet<String>,
     seen: Option<(bool, BTreeSet<String>)>,
+    /// Changes of leases that are not in force yet: since when they are, and the key; none = it is gone.
+    later: BTreeMap<String, (Instant, Option<KeyValue>)>,
     pub(super) notes: Notes,
     /// All is known up to here.
     pub(super) revision: i64,
@@ -60,6 +68,7 @@ impl Nodes {
             leases: BTreeMap::new(),
             odd: BTreeSet::new(),
             seen: None,
+            later: BTreeMap::new(),
             notes: Notes::default(),
             revision: 0,
         }
@@ -88,6 +97,7 @@ impl Nodes {
     /// A list begins.
     pub(super) fn listing(&mut self) {
         self.seen = Some((false, BTreeSet::new()));
+        self.later.clear();
         self.notes.listing();
     }
 
@@ -107,45 +117,88 @@ impl Nodes {
         self.seen.is_some()
     }
 
-    /// A key was written, or is listed. True when that is a change that contradicts another lease of the same node,
-    /// which then has the last word if it says its own again.
-    pub(super) fn put(&mut self, kv: &KeyValue) -> bool {
+    /// A key was written, or is listed; in force at once.
+    pub(super) fn put(&mut self, kv: &KeyValue) {
         match self.name(&kv.key) {
             Name::Config => {
                 if let Some((config, _)) = &mut self.seen {
                     *config = true;
                 }
                 self.configure(&kv.value);
-                false
             }
             Name::Lease(name, key) => {
                 let name = name.to_owned();
                 if let Some((_, seen)) = &mut self.seen {
                     seen.insert(name.clone());
                 }
-                self.put_lease(name.clone(), key, kv);
-                self.seen.is_none() && self.contradicts(&name)
+                self.put_lease(name, key, kv);
             }
-            Name::Junk => {
-                self.notes.junk(kv.create_revision == kv.mod_revision || self.seen.is_some());
-                false
-            }
+            Name::Junk => self.notes.junk(kv.create_revision == kv.mod_revision || self.seen.is_some()),
         }
     }
 
-    /// Does another lease say of the same node that it is reached in another way?
-    fn contradicts(&self, name: &str) -> bool {
-        let Some(said) = self.leases.get(name).and_then(|entry| entry.value.as_ref()) else { return false };
-        let others = self.leases.iter().filter(|(other, _)| *other != name);
-        others.filter_map(|(_, entry)| entry.value.as_ref()).any(|other| {
-            let same_node = other.public_ip == said.public_ip
-                || said.public_ipv6.is_some() && other.public_ipv6 == said.public_ipv6;
-            same_node && other.backend != said.backend
-        })
+    /// A key was written. What contradicts another lease of the same node waits for that node's word.
+    pub(super) fn changed(&mut self, kv: &KeyValue, own: &Own, now: Instant) {
+        if let Name::Lease(name, _) = self.name(&kv.key) {
+            let name = name.to_owned();
+            self.later.remove(&name);
+            if self.seen.is_none() && self.contradicts(&name, &kv.value, own) && self.later.len() < MOST_LATER
+            {
+                self.later.insert(name, (now + LINGER, Some(kv.clone())));
+                return;
+            }
+        }
+        self.put(kv);
     }
 
-    /// A key was deleted.
-    pub(super) fn delete(&mut self, key: &[u8]) {
+    /// A key was deleted. A lease of another node stays for a moment, in which that node takes it again.
+    pub(super) fn deleted(&mut self, key: &[u8], own: &Own, now: Instant) {
+        if let Name::Lease(name, lease) = self.name(key)
+            && own.key != Some(lease)
+            && self.leases.contains_key(name)
+            && self.later.len() < MOST_LATER
+        {
+            self.later.insert(name.to_owned(), (now + LINGER, None));
+            return;
+        }
+        self.delete(key);
+    }
+
+    /// Brings into force what has waited long enough; true when anything did.
+    pub(super) fn ripen(&mut self, now: Instant) -> bool {
+        let ripe: Vec<String> =
+            self.later.iter().filter(|(_, (at, _))| *at <= now).map(|(name, _)| name.clone()).collect();
+        for name in &ripe {
+            match self.later.remove(name) {
+                Some((_, Some(kv))) => self.put(&kv),
+                _ => self.forget(name),
+            }
+        }
+        !ripe.is_empty()
+    }
+
+    /// When to call [`Nodes::ripen`] next.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.later.values().map(|(at, _)| *at).min()
+    }
+
+    /// Does another lease say of the same node that it is reached in another way? What is said of this node it hears at
+    /// once, for it has to answer.
+    fn contradicts(&self, name: &str, value: &[u8], own: &Own) -> bool {
+        let Ok(said) = LeaseValue::parse(value) else { return false };
+        let of_ours = own.address == Some(said.public_ip)
+            || said.public_ipv6.is_some() && own.address6 == said.public_ipv6;
+        let others = self.leases.iter().filter(|(other, _)| *other != name);
+        !of_ours
+            && others.filter_map(|(_, entry)| entry.value.as_ref()).any(|other| {
+                let same_node = other.public_ip == said.public_ip
+                    || said.public_ipv6.is_some() && other.public_ipv6 == said.public_ipv6;
+                same_node && other.backend != said.backend
+            })
+    }
+
+    /// A key is gone, at once.
+    fn delete(&mut self, key: &[u8]) {
         match self.name(key) {
             Name::Config => self.text = None,
             Name::Lease(name, _) => self.forget(name),
@@ -156,8 +209,7 @@ impl Nodes {
     /// A key's value is larger than is read.
     pub(super) fn too_large(&mut self, kv: &KeyValue) {
         let kv = KeyValue { value: vec![b' '; crate::flannel::network::MOST_TEXT + 1], ..kv.clone() };
-        // Without a value that can be read it contradicts nobody.
-        let _ = self.put(&kv);
+        self.put(&kv);
     }
 
     /// Takes up the configuration that was kept.

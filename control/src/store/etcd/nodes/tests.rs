@@ -48,28 +48,59 @@ fn a_list_is_right_and_events_go_on_from_there() {
 }
 
 #[test]
-fn only_a_change_that_contradicts_another_lease_of_the_same_node_is_named() {
+fn what_a_node_has_to_answer_waits_for_it() {
     let vxlan = |ip: &str, mac: u8| {
         format!(
             r#"{{"PublicIP":"{ip}","BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"0e:00:00:00:00:{mac:02x}"}}}}"#
         )
     };
+    let lease = |name: &str, value: &str, revision| kv(&format!("/net/subnets/{name}"), value, revision);
+    let own = Own {
+        address: Some("192.168.1.9".parse().unwrap()),
+        key: Some("10.5.9.0-24".parse().unwrap()),
+        ..Own::default()
+    };
+    let start = Instant::now();
     let mut nodes = Nodes::new("/net");
     nodes.listing();
-    assert!(!nodes.put(&kv("/net/config", r#"{"Network":"10.5.0.0/16"}"#, 1)));
-    assert!(!nodes.put(&kv("/net/subnets/10.5.1.0-24", &vxlan("192.168.1.1", 1), 2)));
-    assert!(!nodes.put(&kv("/net/subnets/10.5.7.0-24", &vxlan("192.168.1.1", 7), 2)), "it is only listed");
-    nodes.delete(b"/net/subnets/10.5.7.0-24");
+    nodes.put(&kv("/net/config", r#"{"Network":"10.5.0.0/16"}"#, 1));
+    for n in [1, 2, 9] {
+        nodes.put(&lease(&format!("10.5.{n}.0-24"), &vxlan(&format!("192.168.1.{n}"), n), 2));
+    }
     nodes.listed(2);
-    let mut put =
-        |name: &str, value: &str, revision| nodes.put(&kv(&format!("/net/subnets/{name}"), value, revision));
-    assert!(!put("10.5.2.0-24", &vxlan("192.168.1.2", 2), 3), "another node");
-    assert!(!put("10.5.3.0-24", &vxlan("192.168.1.1", 1), 4), "a second subnet of the same node");
-    assert!(!put("10.5.3.0-24", "{", 5));
-    assert!(!put("10.5.1.0-24", &vxlan("192.168.1.1", 8), 7), "its own, with another MAC");
-    assert!(put("10.5.4.0-24", &vxlan("192.168.1.1", 66), 8));
-    assert!(put("10.5.4.0-24", LEASE, 9), "another form");
-    assert!(!put("10.5.4.0-24", "{", 10), "nothing is said");
+    let names = |nodes: &Nodes| nodes.leases.keys().cloned().collect::<Vec<_>>().join(" ");
+    let all = "10.5.1.0-24 10.5.2.0-24 10.5.9.0-24";
+
+    // One that is gone and comes back was never gone; one that does not come back is.
+    nodes.deleted(b"/net/subnets/10.5.1.0-24", &own, start);
+    assert_eq!((names(&nodes), nodes.next()), (all.to_owned(), Some(start + LINGER)));
+    nodes.changed(&lease("10.5.1.0-24", &vxlan("192.168.1.1", 1), 3), &own, start);
+    assert!(!nodes.ripen(start + LINGER) && nodes.next().is_none());
+    nodes.deleted(b"/net/subnets/10.5.1.0-24", &own, start);
+    assert!(!nodes.ripen(start + LINGER / 2) && nodes.ripen(start + LINGER));
+    assert_eq!(names(&nodes), "10.5.2.0-24 10.5.9.0-24");
+    // Our own is gone at once: it is we who have to answer.
+    nodes.deleted(b"/net/subnets/10.5.9.0-24", &own, start);
+    assert_eq!(names(&nodes), "10.5.2.0-24");
+    nodes.changed(&lease("10.5.9.0-24", &vxlan("192.168.1.9", 9), 4), &own, start);
+
+    // Another one of the same node waits, if it says another thing; what is said of ourselves does not.
+    nodes.changed(&lease("10.5.3.0-24", &vxlan("192.168.1.2", 2), 5), &own, start);
+    nodes.changed(&lease("10.5.4.0-24", &vxlan("192.168.1.2", 66), 6), &own, start);
+    nodes.changed(&lease("10.5.5.0-24", &vxlan("192.168.1.9", 66), 7), &own, start);
+    assert_eq!(names(&nodes), "10.5.2.0-24 10.5.3.0-24 10.5.5.0-24 10.5.9.0-24");
+    assert!(nodes.ripen(start + LINGER));
+    assert_eq!(nodes.leases["10.5.4.0-24"].modified, 6);
+    // Its own lease with another MAC is believed at once, and so is what says nothing.
+    nodes.changed(&lease("10.5.3.0-24", "{", 8), &own, start);
+    nodes.changed(&lease("10.5.4.0-24", "{", 9), &own, start);
+    nodes.changed(&lease("10.5.2.0-24", &vxlan("192.168.1.2", 7), 10), &own, start);
+    assert_eq!((nodes.leases["10.5.2.0-24"].modified, nodes.next()), (10, None));
+    // A list is right whatever waited.
+    nodes.deleted(b"/net/subnets/10.5.2.0-24", &own, start);
+    nodes.listing();
+    nodes.listed(11);
+    assert!(nodes.leases.is_empty() && nodes.next().is_none());
 }
 
 #[test]
@@ -99,9 +130,7 @@ proptest! {
                 0 => nodes.listing(),
                 1 => nodes.listed(2),
                 2 => nodes.delete(&kv.key),
-                _ => {
-                    nodes.put(&kv);
-                }
+                _ => nodes.put(&kv),
             }
         }
         let _ = nodes.roster(&Own::default());
