@@ -27,6 +27,8 @@ use super::{Daemon, chain, reply, serve};
 
 /// What is asked of the store for a pod.
 #[derive(Debug)]
+// Without the store nobody reads what is wanted of it.
+#[cfg_attr(not(feature = "etcd"), allow(dead_code))]
 pub(super) struct Wanted {
     /// The pod's namespace.
     pub(super) namespace: String,

@@ -19,8 +19,10 @@ use super::error::CallError;
 use super::jitter;
 use super::wire::{Event, KeyValue, RangeRequest, WatchCreateRequest, WatchResponse, prefix_end};
 
-/// Most keys of a page.
+/// Keys of the first page.
 const PAGE: i64 = 500;
+/// Most keys of a page. etcd counts all that are left for each page, so of a million there must not be many pages.
+const MOST_PAGE: i64 = 1 << 15;
 /// Pages and batches under way to the engine.
 pub(super) const QUEUE: usize = 4;
 
@@ -222,10 +224,11 @@ impl Mirror {
             limit: PAGE,
             ..RangeRequest::default()
         };
-        let mut cluster = 0;
+        let (mut cluster, mut most) = (0, MOST_PAGE);
         loop {
             let answer = match self.client.range(question.clone()).await {
                 Err(CallError::TooLarge { .. }) if question.limit > 1 => {
+                    most = question.limit / 2;
                     question.limit = (question.limit / 8).max(1);
                     continue;
                 }
@@ -248,7 +251,7 @@ impl Mirror {
             } else {
                 self.tell(Update::Page(answer.kvs)).await?;
             }
-            question.limit = (question.limit * 2).min(PAGE);
+            question.limit = (question.limit * 2).min(most);
             if !answer.more {
                 break;
             }
