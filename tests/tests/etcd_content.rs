@@ -100,7 +100,7 @@ fn memory() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// `VSWITCH_JUNK` says how many; a million takes etcd two minutes.
+/// `VSWITCH_JUNK` says how many; to write a million takes etcd a minute.
 #[test]
 fn a_hundred_thousand_keys_of_junk_take_no_memory() {
     let many = std::env::var("VSWITCH_JUNK").map_or(100_000, |text| text.parse::<usize>().unwrap());
@@ -125,7 +125,7 @@ fn a_hundred_thousand_keys_of_junk_take_no_memory() {
     wait("the peer", || node.peer("192.168.1.1").is_some());
     let more = memory().saturating_sub(before);
     eprintln!("memory grew by {more} KiB");
-    assert!(more < 24 << 10, "{more} KiB for junk");
+    assert!(more < 40 << 10, "{more} KiB for junk");
     assert!(
         node.problem(&format!("{SUBNETS}*"))
             .unwrap()

@@ -24,7 +24,7 @@ const PAGE: i64 = 500;
 /// Most keys of a page. etcd counts all that are left for each page, so of a million there must not be many pages.
 const MOST_PAGE: i64 = 1 << 15;
 /// Pages and batches under way to the engine.
-pub(super) const QUEUE: usize = 4;
+pub(super) const QUEUE: usize = 2;
 
 /// Which keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
