@@ -1,7 +1,8 @@
 //! One lease of five thousand changes, again and again, while a worker carries a million packets a second by them.
 //!
-//! What the store's thread and the control thread do is the real thing: leases to peers, peers to tables, tables published
-//! and acknowledged. The worker's node has ports and uplinks in memory; every datagram that leaves it is looked at, and must
+//! Of what the store's thread and the control thread do the pure part is the real thing: leases to peers, peers to tables,
+//! tables published and acknowledged. etcd's event, the host's routes and sockets are not in it (tests/tests/etcd_scale.rs
+//! has those too). The worker's node has ports and uplinks in memory; every datagram that leaves it is looked at, and must
 //! go where the lease of its destination says in the epoch that it met, or nowhere if there is none.
 
 use std::collections::BTreeMap;
