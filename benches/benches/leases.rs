@@ -5,7 +5,6 @@
 //! has those too). The worker's node has ports and uplinks in memory; every datagram that leaves it is looked at, and must
 //! go where the lease of its destination says in the epoch that it met, or nowhere if there is none.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use control::config::{Node as Place, Tunnel as TunnelConfig};
 use control::flannel::roster::Own;
-use control::flannel::{Entry, LeaseKey, LeaseValue, NetworkConfig, Roster};
+use control::flannel::{Entry, LeaseKey, LeaseValue, Leases, NetworkConfig};
 use control::fleet::Fleet;
 use encap::{Tunnel, VnetHdr};
 use vswitch::compile::{NodeFacts, PeerFacts, compile};
@@ -91,9 +90,10 @@ fn place() -> Place {
 struct Control {
     network: NetworkConfig,
     own: Own,
-    leases: BTreeMap<String, Entry>,
+    leases: Leases,
     place: Place,
-    before: Vec<PeerFacts>,
+    fleet: Fleet,
+    peers: Vec<Arc<PeerFacts>>,
     facts: NodeFacts,
     ports: Vec<Option<Arc<Port>>>,
     published: Published,
@@ -108,14 +108,13 @@ impl Control {
         let began = Instant::now();
         let mut times = [0.0; 4];
         let mut note = |i: usize| times[i] = began.elapsed().as_secs_f64() * 1e3;
-        let roster = Roster::of(&self.network, &self.own, &self.leases);
+        let theirs = self.leases.roster(&self.network, &self.own).peers.clone();
         note(0);
-        let tunnel = TunnelConfig::Vxlan { vni: 1, port: 8472, vtep_mac: None, cross_subnet: false };
-        let (cluster_cidrs, pod_cidrs) = (self.network.networks(), self.facts.pod_cidrs.clone());
-        let fleet = Fleet { cluster_cidrs, pod_cidrs, tunnel, peers: roster.peers };
-        self.before = peers(&fleet, &self.place, &self.before, false, 1);
+        let fleet = Fleet { peers: theirs, ..self.fleet.clone() };
+        self.peers = peers(&fleet, &self.place, (&self.fleet, &self.peers), false, 1);
+        self.fleet = fleet;
         note(1);
-        let mut snapshot = compile(&self.facts, &self.before, &self.ports);
+        let mut snapshot = compile(&self.facts, &self.peers, &self.ports);
         note(2);
         let epoch = self.changes.lock().expect("nobody panics with it").len() as u64;
         snapshot.epoch = epoch;
@@ -132,8 +131,8 @@ impl Control {
     fn change(&mut self, n: u32, to: End) {
         let revision = self.changes.lock().expect("nobody panics with it").len() as i64 + 10_000;
         match to {
-            Some(end) => drop(self.leases.insert(key(n), entry(n, end, revision))),
-            None => drop(self.leases.remove(&key(n))),
+            Some(end) => self.leases.insert(key(n), entry(n, end, revision)),
+            None => self.leases.remove(&key(n)),
         }
         self.changes.lock().expect("nobody panics with it").push((n, to));
     }
@@ -243,7 +242,11 @@ fn main() {
     let published = published();
     let acked = Arc::new(AtomicU64::new(0));
     let first: Vec<(u32, End)> = (0..LEASES).map(|n| (n, Some(end(n, 0)))).collect();
-    let leases = (0..LEASES).map(|n| (key(n), entry(n, end(n, 0), 1))).collect();
+    let mut leases = Leases::default();
+    (0..LEASES).for_each(|n| leases.insert(key(n), entry(n, end(n, 0), 1)));
+    let tunnel = TunnelConfig::Vxlan { vni: 1, port: 8472, vtep_mac: None, cross_subnet: false };
+    let (cluster_cidrs, pod_cidrs) = (network.networks(), facts.pod_cidrs.clone());
+    let fleet = Fleet { cluster_cidrs, pod_cidrs, tunnel, peers: Vec::new() };
     let changes = Arc::new(Mutex::new(first));
     let own = Own { address: Some(Ipv4Addr::new(192, 168, 77, 1)), ..Own::default() };
     let mut control = Control {
@@ -251,7 +254,8 @@ fn main() {
         own,
         leases,
         place: place(),
-        before: Vec::new(),
+        fleet,
+        peers: Vec::new(),
         facts,
         ports,
         published: Arc::clone(&published),

@@ -10,11 +10,13 @@
 pub mod annotations;
 mod field;
 pub mod lease;
+pub mod leases;
 pub mod network;
 pub mod roster;
 pub mod subnet_env;
 
 pub use self::field::FormatError;
 pub use self::lease::{LeaseBackend, LeaseKey, LeaseValue, Vtep};
+pub use self::leases::Leases;
 pub use self::network::{BackendConfig, NetworkConfig, Pool};
 pub use self::roster::{Entry, Roster};

@@ -5,6 +5,7 @@
 //! missed meanwhile, the next telling puts right.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -19,8 +20,9 @@ pub struct Fleet {
     pub pod_cidrs: Vec<IpNet>,
     /// How this node's packets travel, unless a peer wants them otherwise ([`Peer::backend`]).
     pub tunnel: Tunnel,
-    /// The other nodes, in order of their names. A node that has one tunnel end for each family is two peers.
-    pub peers: Vec<Peer>,
+    /// The other nodes, in order of their names. A node that has one tunnel end for each family is two peers. Of two
+    /// tellings those that did not change are shared.
+    pub peers: Vec<Arc<Peer>>,
 }
 
 /// How packets for one peer travel, as the peer itself publishes it.
@@ -70,11 +72,24 @@ impl Fleet {
     /// What the configuration file says: the static store.
     #[must_use]
     pub fn of(config: &Config) -> Fleet {
+        let mut peers: Vec<_> = config.peers.iter().cloned().map(Arc::new).collect();
+        peers.sort_by(|a, b| a.name.cmp(&b.name));
         Fleet {
             cluster_cidrs: config.network.cluster_cidrs.clone(),
             pod_cidrs: config.network.pod_cidrs.clone(),
             tunnel: config.tunnel.clone(),
-            peers: config.peers.clone(),
+            peers,
+        }
+    }
+
+    /// Shares the peers that are the same in another telling.
+    pub fn share(&mut self, other: &Fleet) {
+        let mut others = other.peers.iter().peekable();
+        for peer in &mut self.peers {
+            while others.next_if(|other| other.name < peer.name).is_some() {}
+            if let Some(other) = others.next_if(|other| *other == peer) {
+                *peer = Arc::clone(other);
+            }
         }
     }
 
@@ -97,7 +112,7 @@ impl Fleet {
     /// Some peer is reached over IPv6, or this node has no IPv4 address.
     #[must_use]
     pub fn outer_v6(&self, node: &Node) -> bool {
-        let over_v6 = |p: &Peer| self.reach(node, p).is_some_and(|a| a.is_ipv6());
+        let over_v6 = |p: &Arc<Peer>| self.reach(node, p).is_some_and(|a| a.is_ipv6());
         node.address.is_none() || self.peers.iter().any(over_v6)
     }
 

@@ -125,7 +125,7 @@ fn a_hundred_thousand_keys_of_junk_take_no_memory() {
     wait("the peer", || node.peer("192.168.1.1").is_some());
     let more = memory().saturating_sub(before);
     eprintln!("memory grew by {more} KiB");
-    assert!(more < 40 << 10, "{more} KiB for junk");
+    assert!(more < 24 << 10, "{more} KiB for junk");
     assert!(
         node.problem(&format!("{SUBNETS}*"))
             .unwrap()

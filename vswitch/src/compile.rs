@@ -45,7 +45,7 @@ impl NodeFacts {
 #[derive(Clone, Debug)]
 pub struct PeerFacts {
     /// Name.
-    pub name: String,
+    pub name: Arc<str>,
     /// Underlay addresses it may send from; tunnels go to the first. Without any it is left out.
     pub addresses: Vec<IpAddr>,
     /// Its pods' ranges.
@@ -67,7 +67,7 @@ pub struct PeerFacts {
 }
 
 /// The tables.
-pub fn compile(node: &NodeFacts, peers: &[PeerFacts], ports: &[Option<Arc<Port>>]) -> Snapshot {
+pub fn compile(node: &NodeFacts, peers: &[Arc<PeerFacts>], ports: &[Option<Arc<Port>>]) -> Snapshot {
     let mut routes: Vec<(IpNet, NextHop)> = vec![
         (default_of(false), NextHop::Host),
         (default_of(true), NextHop::Host),
@@ -89,7 +89,7 @@ pub fn compile(node: &NodeFacts, peers: &[PeerFacts], ports: &[Option<Arc<Port>>
         routes.extend(p.pod_cidrs.iter().map(|n| (n.trunc(), NextHop::Peer(i))));
         peer_of.extend(p.addresses.iter().map(|a| (from_ip(*a), i)));
         table.push(Peer {
-            name: p.name.clone(),
+            name: Arc::clone(&p.name),
             endpoint: SocketAddr::new(addr, p.port),
             tunnel: p.tunnel,
             vnis: [own_vni, p.vni.unwrap_or(NO_VNI)],
@@ -110,7 +110,6 @@ pub fn compile(node: &NodeFacts, peers: &[PeerFacts], ports: &[Option<Arc<Port>>
         }
     }
     let addrs = routers.iter().chain(&node.addresses).map(|a| from_ip(*a)).collect();
-    let underlay = node.addresses.iter().chain(peers.iter().flat_map(|p| &p.addresses));
     Snapshot {
         epoch: 0,
         fib: Fib::build(&routes),
@@ -122,7 +121,7 @@ pub fn compile(node: &NodeFacts, peers: &[PeerFacts], ports: &[Option<Arc<Port>>
             addrs,
             router4: node.router(false).map(from_ip),
             router6: node.router(true).map(from_ip),
-            underlay: underlay.map(|a| from_ip(*a)).collect(),
+            underlay: node.addresses.iter().map(|a| from_ip(*a)).collect(),
             tunnel: node.tunnel,
             tunnel_ports: node.tunnel_ports.clone(),
             vtep_mac: node.vtep_mac,

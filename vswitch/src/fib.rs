@@ -11,8 +11,6 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-
 use ipnet::IpNet;
 
 /// Where a route leads.
@@ -55,8 +53,13 @@ impl Fib {
     /// IPv6 prefixes never match IPv4 addresses, the IPv4-mapped range included.
     #[must_use]
     pub fn build(routes: &[(IpNet, NextHop)]) -> Self {
-        let unique: BTreeMap<IpNet, NextHop> = routes.iter().map(|(net, hop)| (net.trunc(), *hop)).collect();
-        let routes: Vec<(IpNet, NextHop)> = unique.into_iter().collect();
+        let mut routes: Vec<(IpNet, NextHop)> = routes.iter().map(|(net, hop)| (net.trunc(), *hop)).collect();
+        routes.sort_by_key(|(net, _)| *net);
+        routes.dedup_by(|later, kept| {
+            let same = later.0 == kept.0;
+            kept.1 = if same { later.1 } else { kept.1 };
+            same
+        });
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for (net, hop) in &routes {
             match net {

@@ -214,7 +214,7 @@ fn destination(snap: &Snapshot, from: Ingress<'_>, p: &Parsed) -> Result<(), Dro
     let pod = matches!(from, Ingress::Port(port) if port.kind == PortKind::Pod);
     let tunnel = matches!(p.proto, proto::IPIP | proto::IPV6 | proto::GRE)
         || (p.proto == proto::UDP && p.frag != Frag::Later && snap.node.tunnel_ports.contains(&p.dport));
-    if pod && tunnel && snap.node.underlay.contains(&p.dst) {
+    if pod && tunnel && (snap.node.underlay.contains(&p.dst) || snap.peer_of.contains_key(&p.dst)) {
         return Err(DropReason::PodTunnel);
     }
     Ok(())
@@ -273,7 +273,7 @@ fn describe(snap: &Snapshot, p: &Parsed, hop: Option<NextHop>, action: Action) -
     };
     match hop {
         Some(NextHop::Peer(i)) if matches!(action, Action::Port(_)) => {
-            let name = snap.peers.get(i as usize).map_or("?", |p| p.name.as_str());
+            let name = snap.peers.get(i as usize).map_or("?", |p| &*p.name);
             format!("{dst} belongs to node {name}, reached without encapsulation by {to}")
         }
         _ => format!("{dst} goes to {to}"),

@@ -87,7 +87,7 @@ pub const NO_VNI: u32 = u32::MAX;
 #[derive(Clone, Debug)]
 pub struct Peer {
     /// Its name.
-    pub name: String,
+    pub name: Arc<str>,
     /// Where its tunnel endpoint listens; port 0 where the tunnel has no ports.
     pub endpoint: SocketAddr,
     /// How packets for it travel; none = through the host's routes, without encapsulation.
@@ -113,7 +113,7 @@ pub struct Node {
     pub router4: Option<u128>,
     /// The same for IPv6.
     pub router6: Option<u128>,
-    /// The node's own underlay addresses, and every peer's: no pod may send tunnel traffic to them.
+    /// The node's own underlay addresses: no pod may send tunnel traffic to them, nor to a peer's.
     pub underlay: Vec<u128>,
     /// This node's own encapsulation, which a peer may use even where we do not; `None` = `direct`.
     pub tunnel: Option<Tunnel>,

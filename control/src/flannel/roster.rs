@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -43,13 +44,13 @@ pub struct Own {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Roster {
     /// The other nodes, in order of their names, which are their addresses.
-    pub peers: Vec<Peer>,
+    pub peers: Vec<Arc<Peer>>,
     /// What is wrong with a lease, by its name in the store.
     pub problems: BTreeMap<String, String>,
 }
 
 /// One family's half of a lease.
-struct Half<'a> {
+pub(super) struct Half<'a> {
     name: &'a str,
     entry: &'a Entry,
     net: IpNet,
@@ -58,22 +59,61 @@ struct Half<'a> {
 }
 
 /// How packets for one node of one family travel: what all its subnets share.
-type Way = (IpAddr, Backend, Option<crate::mac::Mac>);
+pub(super) type Way = (IpAddr, Backend, Option<crate::mac::Mac>);
+
+/// A lease's name, the peer's, and the range.
+pub(super) type Given = (String, String, IpNet);
+
+impl Half<'_> {
+    pub(super) fn net(&self) -> IpNet {
+        self.net
+    }
+}
 
 impl Roster {
     /// The peers that these leases make, by their names in the store.
     #[must_use]
     pub fn of(network: &NetworkConfig, own: &Own, leases: &BTreeMap<String, Entry>) -> Roster {
+        Roster::and_whether_agreed(network, own, leases).0
+    }
+
+    /// The same; and where none of them has to do with another, which lease gives which peer which range.
+    pub(super) fn and_whether_agreed(
+        network: &NetworkConfig,
+        own: &Own,
+        leases: &BTreeMap<String, Entry>,
+    ) -> (Roster, Option<Vec<Given>>) {
         let mut roster = Roster::default();
         let halves = roster.collect(network, own, leases);
-        if agree(own, &halves) {
-            roster.peers =
-                halves.iter().map(|(half, backend)| peer(way(half, *backend), vec![half.net])).collect();
+        let agreed = agree(own, &halves).then(|| {
+            halves.iter().map(|(half, _)| (half.name.to_owned(), half.end.to_string(), half.net)).collect()
+        });
+        if agreed.is_some() {
+            let one = |(half, backend): &(Half<'_>, Backend)| peer(way(half, *backend), vec![half.net]);
+            roster.peers = halves.iter().map(one).map(Arc::new).collect();
         } else {
             roster.settle(own, halves);
         }
         roster.peers.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        roster
+        (roster, agreed)
+    }
+
+    /// The peer of this name.
+    pub(super) fn named(&self, name: &str) -> Option<&Arc<Peer>> {
+        let at = self.peers.binary_search_by(|peer| peer.name.as_str().cmp(name)).ok()?;
+        self.peers.get(at)
+    }
+
+    /// What of one lease could be a peer, looked at alone.
+    pub(super) fn of_one<'a>(
+        &mut self,
+        network: &NetworkConfig,
+        own: &Own,
+        name: &'a str,
+        entry: &'a Entry,
+    ) -> Vec<(Half<'a>, Backend)> {
+        let halves = self.halves(network, own, name, entry).into_iter().flatten();
+        halves.filter_map(|half| self.backend(network, &half).map(|backend| (half, backend))).collect()
     }
 
     /// What could be a peer, looked at alone.
@@ -85,11 +125,7 @@ impl Roster {
     ) -> Vec<(Half<'a>, Backend)> {
         let mut halves = Vec::with_capacity(leases.len());
         for (name, entry) in leases {
-            for half in self.halves(network, own, name, entry).into_iter().flatten() {
-                if let Some(backend) = self.backend(network, &half) {
-                    halves.push((half, backend));
-                }
-            }
+            halves.extend(self.of_one(network, own, name, entry));
         }
         halves
     }
@@ -130,7 +166,7 @@ impl Roster {
                 Err((net, by)) => self.tell(half.name, format!("{} overlaps {by} subnet {net}", half.net)),
             }
         }
-        self.peers = ways.into_iter().map(|(way, nets)| peer(way, nets)).collect();
+        self.peers = ways.into_iter().map(|(way, nets)| Arc::new(peer(way, nets))).collect();
     }
 
     fn tell(&mut self, name: &str, problem: String) {
@@ -241,11 +277,11 @@ fn agree(own: &Own, halves: &[(Half<'_>, Backend)]) -> bool {
     ends.windows(2).all(|pair| pair[0] != pair[1]) && nets.windows(2).all(apart)
 }
 
-fn way(half: &Half<'_>, backend: Backend) -> Way {
+pub(super) fn way(half: &Half<'_>, backend: Backend) -> Way {
     (half.end, backend, half.vtep.map(|vtep| vtep.mac))
 }
 
-fn peer((end, backend, vtep_mac): Way, mut pod_cidrs: Vec<IpNet>) -> Peer {
+pub(super) fn peer((end, backend, vtep_mac): Way, mut pod_cidrs: Vec<IpNet>) -> Peer {
     pod_cidrs.sort_unstable();
     let (address, address6) = match end {
         IpAddr::V4(v4) => (Some(v4), None),
@@ -265,7 +301,7 @@ pub fn nets_of(key: LeaseKey) -> impl Iterator<Item = IpNet> {
 }
 
 /// Disjoint ranges, each with whose it is.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Taken<'a>(BTreeMap<IpAddr, (IpNet, &'a str)>);
 
 impl<'a> Taken<'a> {
@@ -280,6 +316,11 @@ impl<'a> Taken<'a> {
                 Ok(())
             }
         }
+    }
+
+    /// Takes one out that was added.
+    pub(crate) fn remove(&mut self, net: &IpNet) {
+        self.0.remove(&net.network());
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -44,7 +45,7 @@ impl Objects {
                 Err(why) => problems.push(Problem::Node { key: key.clone(), why }),
             }
         }
-        fleet.peers.extend(found);
+        fleet.peers.extend(found.into_iter().map(Arc::new));
         fleet.peers.sort_by(|a, b| a.name.cmp(&b.name));
         (fleet, problems)
     }

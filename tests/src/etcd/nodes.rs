@@ -166,7 +166,9 @@ impl Node {
     /// The peer of this name, if there is one.
     #[must_use]
     pub fn peer(&self, name: &str) -> Option<Peer> {
-        self.with(|heard| heard.fleet.as_ref()?.peers.iter().find(|peer| peer.name == name).cloned())
+        self.with(|heard| {
+            heard.fleet.as_ref()?.peers.iter().find(|peer| peer.name == name).map(|peer| Peer::clone(peer))
+        })
     }
 
     /// What is wrong with a key.

@@ -220,11 +220,11 @@ impl Node {
 
     /// Compiles new tables with all of its ports and `nodes` nodes, itself (number `index`) left out.
     pub fn publish(&mut self, index: usize, nodes: usize) {
-        let peers: Vec<PeerFacts> = (0..nodes)
+        let peers: Vec<Arc<PeerFacts>> = (0..nodes)
             .filter(|&peer| peer != index)
             .map(|peer| (peer, self.spoken.get(&peer).copied().unwrap_or(self.facts.tunnel)))
             .map(|(peer, tunnel)| PeerFacts {
-                name: format!("n{}", peer + 1),
+                name: format!("n{}", peer + 1).into(),
                 addresses: vec![Ipv4Addr::new(192, 168, 77, peer as u8 + 1).into()],
                 pod_cidrs: networks(peer).to_vec(),
                 vtep_mac: vtep_mac(peer),
@@ -238,6 +238,7 @@ impl Node {
                 whole: false,
                 stats: peer_stats(1),
             })
+            .map(Arc::new)
             .collect();
         let epoch = self.snapshot.epoch + 1;
         self.place = (index, nodes);

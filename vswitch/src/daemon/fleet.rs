@@ -9,12 +9,11 @@
 //!
 //! In this order no packet meets a form of tunnel whose socket is not open, or a direct peer without its route.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use control::attachments::StateDir;
-use control::config::{Config, Node, Tunnel as TunnelConfig};
+use control::config::{Config, Node, Peer, Tunnel as TunnelConfig};
 use control::fleet::{Backend, Fleet};
 use control::ipam::Ipam;
 use control::mac::Mac;
@@ -54,8 +53,10 @@ impl Daemon {
             }
         };
         self.facts = facts(&self.config, &fleet, vtep_mac, self.facts.mtu);
-        self.peers = peers(&fleet, &self.config.node, &self.peers, self.whole, self.switch.workers());
-        self.path_mtus.retain(|name, _| self.peers.iter().any(|p| p.name == *name));
+        let before = (&*self.fleet, &*self.peers);
+        self.peers = peers(&fleet, &self.config.node, before, self.whole, self.switch.workers());
+        let stays = |name: &str| self.peers.binary_search_by(|p| (*p.name).cmp(name)).is_ok();
+        self.path_mtus.retain(|name, _| stays(name));
         self.fleet = fleet;
         self.level_paths();
         let mut first = None;
@@ -68,7 +69,10 @@ impl Daemon {
         let needs = uplinks::needs(&self.fleet, &self.config.node);
         let before = self.uplinks.have();
         note(self.set_uplinks(&before.union(&needs).copied().collect()));
-        note(self.configure_host(false));
+        // Often it is what it was; then nothing has to be there before the tables.
+        if self.host.as_ref() != Some(&self.host_plan()) {
+            note(self.configure_host(false));
+        }
         if self.guard.set_node_addresses(host_addresses(&self.facts)) {
             self.compile_policy();
         }
@@ -135,22 +139,26 @@ impl Daemon {
     /// The host's side as it should be; what is right already is left alone, and what is not wanted any more is only
     /// removed with `prune`.
     pub(super) fn configure_host(&mut self, prune: bool) -> Result<(), DaemonError> {
+        let plan = self.host_plan();
+        let done = node::configure(&plan, prune);
+        self.problem("host", done.as_ref().err().map(|err| chain(err)));
+        self.host = done.is_ok().then_some(plan);
+        Ok(done?)
+    }
+
+    fn host_plan(&self) -> node::Plan {
         let facts = &self.facts;
         let routers: Vec<IpAddr> = [facts.router(false), facts.router(true)].into_iter().flatten().collect();
         let (cluster, own) = self.ranges();
-        let plan = node::Plan {
-            uplink: &self.config.node.uplink,
-            state_dir: &self.config.node.state_dir,
+        node::Plan {
+            uplink: self.config.node.uplink.clone(),
+            state_dir: self.config.node.state_dir.clone(),
             mtu: u32::from(facts.mtu),
-            routers: &routers,
-            ranges: &[cluster, own].concat(),
-            direct: &direct_routes(&self.peers),
+            routers,
+            ranges: [cluster, own].concat(),
+            direct: direct_routes(&self.peers),
             loose: accepts_direct(&self.peers, &self.config.node),
-            prune,
-        };
-        let done = node::configure(&plan);
-        self.problem("host", done.as_ref().err().map(|err| chain(err)));
-        Ok(done?)
+        }
     }
 
     /// The cluster's ranges and this node's, with the addresses of pods that are outside them.
@@ -175,7 +183,7 @@ impl Daemon {
 
     /// Peers on whose ways super-frames might leave whole.
     fn probe_ways(&self) -> Vec<(IpAddr, IpAddr)> {
-        let vxlan = |p: &&PeerFacts| matches!(p.tunnel, Some(Tunnel::Vxlan { .. }));
+        let vxlan = |p: &&Arc<PeerFacts>| matches!(p.tunnel, Some(Tunnel::Vxlan { .. }));
         let to = self.peers.iter().filter(vxlan).filter_map(|p| p.addresses.first().copied());
         to.filter_map(|to| {
             let own = self.facts.addresses.iter().find(|a| a.is_ipv6() == to.is_ipv6())?;
@@ -211,49 +219,68 @@ fn tunnel(backend: Backend) -> Option<Tunnel> {
     }
 }
 
-/// The peers of a fleet; of those that were there `before`, by name, their statistics stay.
+/// The peers of a fleet. Of those that were there `before`, in another fleet of this node, their statistics stay, by name;
+/// one that did not change is shared with it.
 pub fn peers(
     fleet: &Fleet,
     node: &Node,
-    before: &[PeerFacts],
+    before: (&Fleet, &[Arc<PeerFacts>]),
     whole: bool,
     workers: usize,
-) -> Vec<PeerFacts> {
-    let known: HashMap<&str, &PeerFacts> = before.iter().map(|p| (p.name.as_str(), p)).collect();
-    let facts = |p: &control::config::Peer| {
-        let backend = fleet.backend(p);
-        let reach = fleet.reach(node, p);
-        let others = p.address.map(IpAddr::V4).into_iter().chain(p.address6.map(IpAddr::V6));
-        let mut addresses: Vec<IpAddr> = reach.into_iter().collect();
-        match reach {
-            Some(first) => addresses.extend(others.filter(|a| *a != first)),
-            None => tracing::warn!(
-                peer = p.name,
-                backend = backend.kind(),
-                "has no address that this node can reach in this form: left out"
-            ),
-        }
-        let near = fleet.tunnel.cross_subnet() && reach.is_some_and(|a| node.is_near(a));
-        // A direct peer that sends encapsulated is answered in this node's own form.
-        let form = uplinks::form(backend).or_else(|| uplinks::form(fleet.tunnel.backend()));
-        let stats: Option<PeerStatsBlocks> = known.get(p.name.as_str()).map(|p| p.stats.clone());
-        PeerFacts {
-            name: p.name.clone(),
-            addresses,
-            pod_cidrs: p.pod_cidrs.clone(),
-            tunnel: tunnel(backend).filter(|_| !near),
-            port: form.map_or(0, |form| uplinks::port(&fleet.tunnel, form)),
-            vni: match backend {
-                Backend::Vxlan { vni } => Some(vni),
-                _ => None,
-            },
-            vtep_mac: encap::Mac(p.vtep_mac.unwrap_or_default().0),
-            path_mtu: u16::MAX,
-            whole,
-            stats: stats.unwrap_or_else(|| peer_stats(workers)),
+) -> Vec<Arc<PeerFacts>> {
+    let mut known = before.0.peers.iter().zip(before.1).peekable();
+    let one = |p: &Arc<Peer>| {
+        // Both are in order of their names.
+        while known.next_if(|(was, _)| was.name < p.name).is_some() {}
+        let known = known.next_if(|(was, _)| was.name == p.name);
+        match known {
+            Some((was, facts))
+                if Arc::ptr_eq(was, p) && before.0.tunnel == fleet.tunnel && facts.whole == whole =>
+            {
+                Arc::clone(facts)
+            }
+            _ => {
+                let stats = known.map(|(_, facts)| Arc::clone(&facts.stats));
+                let stats = stats.unwrap_or_else(|| peer_stats(workers));
+                Arc::new(PeerFacts { whole, ..peer(fleet, node, p, stats) })
+            }
         }
     };
-    fleet.peers.iter().map(facts).collect()
+    fleet.peers.iter().map(one).collect()
+}
+
+/// What compile is told about a peer.
+fn peer(fleet: &Fleet, node: &Node, p: &Peer, stats: PeerStatsBlocks) -> PeerFacts {
+    let backend = fleet.backend(p);
+    let reach = fleet.reach(node, p);
+    let others = p.address.map(IpAddr::V4).into_iter().chain(p.address6.map(IpAddr::V6));
+    let mut addresses: Vec<IpAddr> = reach.into_iter().collect();
+    match reach {
+        Some(first) => addresses.extend(others.filter(|a| *a != first)),
+        None => tracing::warn!(
+            peer = p.name,
+            backend = backend.kind(),
+            "has no address that this node can reach in this form: left out"
+        ),
+    }
+    let near = fleet.tunnel.cross_subnet() && reach.is_some_and(|a| node.is_near(a));
+    // A direct peer that sends encapsulated is answered in this node's own form.
+    let form = uplinks::form(backend).or_else(|| uplinks::form(fleet.tunnel.backend()));
+    PeerFacts {
+        name: p.name.as_str().into(),
+        addresses,
+        pod_cidrs: p.pod_cidrs.clone(),
+        tunnel: tunnel(backend).filter(|_| !near),
+        port: form.map_or(0, |form| uplinks::port(&fleet.tunnel, form)),
+        vni: match backend {
+            Backend::Vxlan { vni } => Some(vni),
+            _ => None,
+        },
+        vtep_mac: encap::Mac(p.vtep_mac.unwrap_or_default().0),
+        path_mtu: u16::MAX,
+        whole: false,
+        stats,
+    }
 }
 
 /// The node's own addresses as policy sees them: those of the underlay, and those in the pod ranges.
@@ -289,7 +316,7 @@ pub(super) fn former<'a>(pod_cidrs: &[IpNet], addresses: impl Iterator<Item = &'
 }
 
 /// Routes the host needs for peers reached without encapsulation, each through an address of the range's family.
-fn direct_routes(peers: &[PeerFacts]) -> Vec<(IpNet, IpAddr)> {
+fn direct_routes(peers: &[Arc<PeerFacts>]) -> Vec<(IpNet, IpAddr)> {
     let direct = peers.iter().filter(|p| p.tunnel.is_none());
     direct
         .flat_map(|p| {
@@ -302,7 +329,7 @@ fn direct_routes(peers: &[PeerFacts]) -> Vec<(IpNet, IpAddr)> {
 }
 
 /// May a peer that we send to encapsulated be on our own subnet? It may send directly then, by a way that we do not use.
-fn accepts_direct(peers: &[PeerFacts], node: &Node) -> bool {
+fn accepts_direct(peers: &[Arc<PeerFacts>], node: &Node) -> bool {
     peers.iter().any(|p| p.tunnel.is_some() && p.addresses.iter().any(|a| node.is_near(*a)))
 }
 

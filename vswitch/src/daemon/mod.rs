@@ -215,7 +215,6 @@ pub struct Daemon {
     told: policy_report::Told,
     /// Where sweeping the connection table goes on.
     swept: u32,
-    /// What the store said last.
     /// What the store says of the nodes.
     stored: Arc<Fleet>,
     /// The same with what was learned by BGP: in force.
@@ -224,7 +223,9 @@ pub struct Daemon {
     etcd: Option<etcd::Etcd>,
     /// Addresses come from pools; none = from the node's own ranges.
     pools: Option<pools::Pools>,
-    peers: Vec<PeerFacts>,
+    peers: Vec<Arc<PeerFacts>>,
+    /// The host's side as it was set up last.
+    host: Option<node::Plan>,
     /// Addresses of pods outside the node's ranges, which were others when they were attached.
     former: Vec<IpNet>,
     /// The tunnel's sockets.
@@ -300,7 +301,7 @@ impl Daemon {
                 Ok(Event::Objects(changed)) => self.reload_objects(&changed)?,
                 Ok(Event::Whole(whole)) => {
                     self.whole = whole;
-                    self.peers.iter_mut().for_each(|p| p.whole = whole);
+                    self.peers.iter_mut().for_each(|p| Arc::make_mut(p).whole = whole);
                     self.publish()?;
                 }
                 Ok(Event::Nftables) => self.restore_masquerade(),

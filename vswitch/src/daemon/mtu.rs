@@ -32,7 +32,7 @@ impl Daemon {
         let targets = self.peers.iter().filter_map(|p| {
             let addr = *p.addresses.first()?;
             let from = *own.iter().find(|a| a.is_ipv6() == addr.is_ipv6())?;
-            Some(Target { name: p.name.clone(), addr, from, max })
+            Some(Target { name: Arc::clone(&p.name), addr, from, max })
         });
         paths.watch(targets.collect());
     }
@@ -49,13 +49,16 @@ impl Daemon {
     pub(super) fn level_paths(&mut self) {
         let least = u16::try_from(self.fleet.least_mtu()).unwrap_or(u16::MAX);
         for p in &mut self.peers {
-            let outer = self.path_mtus.get(&p.name);
+            let outer = self.path_mtus.get(&*p.name);
             let v6 = p.addresses.first().is_some_and(|a| a.is_ipv6());
-            p.path_mtu = match (outer, p.tunnel) {
+            let mtu = match (outer, p.tunnel) {
                 (Some(outer), Some(tunnel)) => outer.saturating_sub(tunnel.overhead(v6)).max(least),
                 // The host routes what is not encapsulated, and routers tell the pod themselves.
                 _ => u16::MAX,
             };
+            if p.path_mtu != mtu {
+                Arc::make_mut(p).path_mtu = mtu;
+            }
         }
     }
 

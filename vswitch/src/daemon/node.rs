@@ -7,9 +7,10 @@
 //! [`route protocol 0x76`](crate::sys::netlink::route::PROTOCOL) and are reconciled: what an earlier process left and
 //! nobody wants now is removed.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use control::config::{Link, Machine};
 use encap::Mac;
@@ -114,39 +115,38 @@ pub fn open_host_tap(kept: Option<std::os::fd::OwnedFd>) -> Result<Tap, NodeErro
 }
 
 /// The host's side as it should be.
-#[derive(Debug)]
-pub struct Plan<'a> {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
     /// The interface towards the other nodes.
-    pub uplink: &'a str,
+    pub uplink: String,
     /// Where what the host's settings were is kept.
-    pub state_dir: &'a Path,
+    pub state_dir: PathBuf,
     /// MTU of `vsw0` and of the routes through it, bytes.
     pub mtu: u32,
     /// The host's own addresses in the pod ranges.
-    pub routers: &'a [IpAddr],
+    pub routers: Vec<IpAddr>,
     /// Ranges of pods that the host reaches through `vsw0`.
-    pub ranges: &'a [IpNet],
+    pub ranges: Vec<IpNet>,
     /// Ranges of peers that are reached without encapsulation, and the peer's address.
-    pub direct: &'a [(IpNet, IpAddr)],
+    pub direct: Vec<(IpNet, IpAddr)>,
     /// A peer may send without encapsulation although we do not: its packets come in by another interface than the one
     /// we would send by, which strict reverse path filtering takes for spoofing. It is made loose on the uplink.
     pub loose: bool,
-    /// Addresses and routes of ours that are not wanted are removed.
-    pub prune: bool,
 }
 
-/// Configures `vsw0`, the host's routes and its forwarding.
+/// Configures `vsw0`, the host's routes and its forwarding; with `prune`, addresses and routes of ours that are not wanted
+/// are removed.
 ///
 /// # Errors
 /// See [`NodeError`].
-pub fn configure(plan: &Plan<'_>) -> Result<(), NodeError> {
-    let Plan { mtu, routers, .. } = *plan;
+pub fn configure(plan: &Plan, prune: bool) -> Result<(), NodeError> {
+    let Plan { mtu, ref routers, .. } = *plan;
     let mut nl = Netlink::open()?;
     let link = nl.link(HOST_IF)?;
     let index = link.index;
     let v6 = routers.iter().any(IpAddr::is_ipv6);
     if v6 {
-        settings::set(plan.state_dir, &format!("net/ipv6/conf/{HOST_IF}/accept_ra"), "0")?;
+        settings::set(&plan.state_dir, &format!("net/ipv6/conf/{HOST_IF}/accept_ra"), "0")?;
     }
     // Setting a MAC, even the same, empties the neighbour table: what is right already is left alone.
     if link.mac != HOST_MAC.0 || link.mtu != mtu || link.txqueuelen != QUEUE {
@@ -163,7 +163,7 @@ pub fn configure(plan: &Plan<'_>) -> Result<(), NodeError> {
     if !link.up {
         nl.set_up(index, true)?;
     }
-    let sysctl = |name: &str, value| settings::set(plan.state_dir, name, value);
+    let sysctl = |name: &str, value| settings::set(&plan.state_dir, name, value);
     sysctl(&format!("net/ipv4/conf/{HOST_IF}/rp_filter"), "0")?;
     sysctl("net/ipv4/ip_forward", "1")?;
     sysctl(&format!("net/ipv4/conf/{HOST_IF}/forwarding"), "1")?;
@@ -174,7 +174,7 @@ pub fn configure(plan: &Plan<'_>) -> Result<(), NodeError> {
         loosen(plan)?;
     }
     let addresses = nl.addresses(Some(index))?;
-    for a in addresses.iter().filter(|_| plan.prune) {
+    for a in addresses.iter().filter(|_| prune) {
         if !a.link_scope && !routers.contains(&a.net.addr()) {
             nl.del_address(index, a.net)?;
         }
@@ -186,21 +186,18 @@ pub fn configure(plan: &Plan<'_>) -> Result<(), NodeError> {
         nl.add_neighbour(index, gateway(r), GATEWAY_MAC.0)?;
     }
     let wanted = routes(&mut nl, plan, index)?;
-    let have = nl.routes(RouteFilter::OURS)?;
-    let is_there = |w: &Route| {
-        let same =
-            |h: &&Route| (h.dst, h.oif, h.via, h.source, h.mtu) == (w.dst, w.oif, w.via, w.source, w.mtu);
-        have.iter().any(|h| same(&h))
-    };
-    for route in wanted.iter().filter(|w| !is_there(w)) {
+    let whole = |r: &Route| (r.dst, r.oif, r.via, r.source, r.mtu);
+    let have: HashSet<_> = nl.routes(RouteFilter::OURS)?.iter().map(whole).collect();
+    for route in wanted.iter().filter(|w| !have.contains(&whole(w))) {
         nl.replace_route(route)?;
     }
-    if !plan.prune {
+    if !prune {
         return Ok(());
     }
+    let way = |r: &Route| (r.dst, r.oif, r.via);
+    let wanted: HashSet<_> = wanted.iter().map(way).collect();
     for old in nl.routes(RouteFilter::OURS)? {
-        let same = |w: &Route| w.dst == old.dst && w.oif == old.oif && w.via == old.via;
-        if !wanted.iter().any(same) {
+        if !wanted.contains(&way(&old)) {
             // Gone between the listing and now is as good as removed.
             match nl.del_route(&old) {
                 Err(e) if !e.is_absent() => return Err(e.into()),
@@ -211,9 +208,9 @@ pub fn configure(plan: &Plan<'_>) -> Result<(), NodeError> {
     Ok(())
 }
 
-fn routes(nl: &mut Netlink, plan: &Plan<'_>, host: u32) -> Result<Vec<Route>, NetlinkError> {
+fn routes(nl: &mut Netlink, plan: &Plan, host: u32) -> Result<Vec<Route>, NetlinkError> {
     let mut wanted: Vec<Route> = Vec::new();
-    for net in plan.ranges {
+    for net in &plan.ranges {
         let Some(router) = plan.routers.iter().find(|r| r.is_ipv6() == matches!(net, IpNet::V6(_))) else {
             continue;
         };
@@ -227,9 +224,9 @@ fn routes(nl: &mut Netlink, plan: &Plan<'_>, host: u32) -> Result<Vec<Route>, Ne
         });
     }
     if !plan.direct.is_empty() {
-        let uplink = nl.link(plan.uplink)?.index;
+        let uplink = nl.link(&plan.uplink)?.index;
         let near: Vec<IpNet> = nl.addresses(Some(uplink))?.into_iter().map(|a| a.net).collect();
-        for (net, via) in plan.direct {
+        for (net, via) in &plan.direct {
             // Behind a router that knows the way (by BGP, say) a peer is reached as the kernel reaches its address.
             let beyond = match near.iter().any(|subnet| subnet.contains(via)) {
                 true => None,
@@ -243,14 +240,14 @@ fn routes(nl: &mut Netlink, plan: &Plan<'_>, host: u32) -> Result<Vec<Route>, Ne
 }
 
 /// Makes strict reverse path filtering of an interface loose; the larger of its setting and that for all counts.
-fn loosen(plan: &Plan<'_>) -> Result<(), NodeError> {
-    let interface = plan.uplink;
+fn loosen(plan: &Plan) -> Result<(), NodeError> {
+    let interface = &plan.uplink;
     let own = format!("net/ipv4/conf/{interface}/rp_filter");
     let get = |name: &str| crate::sys::sysctl::get(name).unwrap_or_default();
     let strict = [get("net/ipv4/conf/all/rp_filter"), get(&own)];
     if strict.iter().any(|v| v == "1") && strict.iter().all(|v| v != "2") {
         tracing::info!(interface, "reverse path filtering made loose: peers may send without encapsulation");
-        settings::set(plan.state_dir, &own, "2")?;
+        settings::set(&plan.state_dir, &own, "2")?;
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ mod echo;
 mod search;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -41,7 +41,7 @@ const BASE_V6: u16 = 1280;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     /// Its name.
-    pub(super) name: String,
+    pub(super) name: Arc<str>,
     /// Its address.
     pub(super) addr: IpAddr,
     /// Ours, of the same family.
@@ -51,11 +51,17 @@ pub(super) struct Target {
 }
 
 /// What is known, by peer.
-type Table = Arc<Mutex<HashMap<String, Health>>>;
+type Table = Arc<Mutex<HashMap<Arc<str>, Health>>>;
+
+/// What became of the targets: of thousands, few at a time.
+struct Change {
+    gone: Vec<Target>,
+    new: Vec<Target>,
+}
 
 /// The control thread's end.
 pub(super) struct Paths {
-    targets: Sender<Vec<Target>>,
+    targets: Sender<Change>,
     wake: Arc<OwnedFd>,
     table: Table,
     told: Vec<Target>,
@@ -79,6 +85,7 @@ impl Paths {
             secret: crate::switch::random_seed(),
             sockets: Vec::new(),
             peers: Vec::new(),
+            by_addr: HashMap::new(),
             flights: HashMap::new(),
             due: BinaryHeap::new(),
             next_number: 0,
@@ -88,14 +95,20 @@ impl Paths {
         Ok(Paths { targets, wake, table, told: Vec::new() })
     }
 
-    /// Asks these from now on.
+    /// Asks these from now on, which are in order of their names.
     pub(super) fn watch(&mut self, targets: Vec<Target>) {
-        if targets == self.told {
+        let missing = |of: &[Target], from: &[Target]| -> Vec<Target> {
+            let is_there =
+                |t: &&Target| from.binary_search_by(|f| f.name.cmp(&t.name)).is_ok_and(|at| from[at] == **t);
+            of.iter().filter(|t| !is_there(t)).cloned().collect()
+        };
+        let (gone, new) = (missing(&self.told, &targets), missing(&targets, &self.told));
+        if gone.is_empty() && new.is_empty() {
             return;
         }
-        self.told.clone_from(&targets);
+        self.told = targets;
         // The thread ends with this process only.
-        let _ = self.targets.send(targets);
+        let _ = self.targets.send(Change { gone, new });
         let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
     }
 
@@ -116,13 +129,16 @@ struct Peer {
 /// The thread's state.
 struct Watcher {
     wake: Arc<OwnedFd>,
-    told: Receiver<Vec<Target>>,
+    told: Receiver<Change>,
     events: Sender<Event>,
     table: Table,
     started: Instant,
     secret: [u64; 2],
     sockets: Vec<(IpAddr, EchoSocket)>,
-    peers: Vec<Peer>,
+    /// None = the place is free.
+    peers: Vec<Option<Peer>>,
+    /// Their places.
+    by_addr: HashMap<IpAddr, usize>,
     /// Requests under way, by number: whose, how large, and when.
     flights: HashMap<u16, (IpAddr, u16, Instant)>,
     /// When to look at which peer.
@@ -152,6 +168,10 @@ impl Watcher {
         }
     }
 
+    fn peer(&mut self, at: usize) -> Option<&mut Peer> {
+        self.peers.get_mut(at)?.as_mut()
+    }
+
     fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -173,14 +193,50 @@ impl Watcher {
     }
 
     /// Other targets. What is known of a path stays with it.
-    fn aim(&mut self, targets: Vec<Target>) {
+    fn aim(&mut self, Change { gone, new }: Change) {
         let now = self.now();
-        let mut before: HashMap<(String, IpAddr), Peer> =
-            self.peers.drain(..).map(|p| ((p.target.name.clone(), p.target.addr), p)).collect();
-        self.due.clear();
-        let mut locals: Vec<IpAddr> = targets.iter().map(|t| t.from).collect();
-        locals.sort_unstable();
-        locals.dedup();
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut before = HashMap::new();
+        for target in gone {
+            table.remove(&*target.name);
+            if let Some(at) = self.by_addr.get(&target.addr).copied()
+                && let Some(place) = self.peers.get_mut(at)
+                && let Some(peer) = place.take_if(|peer| peer.target == target)
+            {
+                self.by_addr.remove(&target.addr);
+                before.insert((target.name, target.addr), peer);
+            }
+        }
+        let mut free =
+            (0..self.peers.len() + new.len()).filter(|at| !matches!(self.peers.get(*at), Some(Some(_))));
+        let places: Vec<usize> = free.by_ref().take(new.len()).collect();
+        for (at, target) in places.iter().copied().zip(new) {
+            let base = if target.addr.is_ipv6() { BASE_V6 } else { BASE_V4 };
+            let peer = match before.remove(&(Arc::clone(&target.name), target.addr)) {
+                Some(mut peer) => {
+                    peer.path.set_max(target.max);
+                    Peer { target, due: None, ..peer }
+                }
+                None => {
+                    let path = Path::new(base, target.max, now);
+                    Peer { target, known: Health::default(), path, due: None }
+                }
+            };
+            table.insert(Arc::clone(&peer.target.name), peer.path.health());
+            self.by_addr.insert(peer.target.addr, at);
+            if self.peers.len() <= at {
+                self.peers.resize_with(at + 1, || None);
+            }
+            self.peers[at] = Some(peer);
+        }
+        drop(table);
+        places.into_iter().for_each(|at| self.schedule(at, now));
+        self.open();
+    }
+
+    /// Has a socket for every address of ours that peers are asked from.
+    fn open(&mut self) {
+        let locals: BTreeSet<IpAddr> = self.peers.iter().flatten().map(|p| p.target.from).collect();
         self.sockets.retain(|(local, _)| locals.contains(local));
         for local in locals {
             if self.sockets.iter().any(|(have, _)| *have == local) {
@@ -191,30 +247,11 @@ impl Watcher {
                 Err(err) => tracing::warn!(%local, err = %chain(&err), "peers' paths cannot be asked"),
             }
         }
-        for target in targets {
-            let at = self.peers.len();
-            let base = if target.addr.is_ipv6() { BASE_V6 } else { BASE_V4 };
-            let peer = match before.remove(&(target.name.clone(), target.addr)) {
-                Some(mut peer) => {
-                    peer.path.set_max(target.max);
-                    Peer { target, due: None, ..peer }
-                }
-                None => {
-                    let path = Path::new(base, target.max, now);
-                    Peer { target, known: Health::default(), path, due: None }
-                }
-            };
-            self.peers.push(peer);
-            self.schedule(at, now);
-        }
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        table.clear();
-        table.extend(self.peers.iter().map(|p| (p.target.name.clone(), p.path.health())));
     }
 
     /// Rounds are further apart where there are many peers.
     fn interval(&self) -> u64 {
-        INTERVAL.max(self.peers.len() as u64 * 2 * 1000 / RATE)
+        INTERVAL.max(self.by_addr.len() as u64 * 2 * 1000 / RATE)
     }
 
     /// Sends what is due, as far as the rate allows.
@@ -227,7 +264,7 @@ impl Watcher {
                 return;
             }
             self.due.pop();
-            let Some(peer) = self.peers.get_mut(index).filter(|p| p.due == Some(at)) else { continue };
+            let Some(peer) = self.peer(index).filter(|p| p.due == Some(at)) else { continue };
             peer.due = None;
             let sizes = peer.path.poll(now, interval);
             let (addr, from) = (peer.target.addr, peer.target.from);
@@ -242,7 +279,7 @@ impl Watcher {
 
     /// Notes when to look at a peer next, which is not before `least`.
     fn schedule(&mut self, index: usize, least: u64) {
-        let Some(peer) = self.peers.get_mut(index) else { return };
+        let Some(peer) = self.peer(index) else { return };
         let at = peer.path.next().max(least);
         if peer.due.is_none_or(|due| at < due) {
             peer.due = Some(at);
@@ -260,7 +297,7 @@ impl Watcher {
             // The first link does not take it: that is an answer too.
             Ok(Sent::TooBig) => {
                 let now = self.now();
-                if let Some(peer) = self.peers.get_mut(index) {
+                if let Some(peer) = self.peer(index) {
                     peer.path.too_big(size, 0, now);
                 }
             }
@@ -280,8 +317,8 @@ impl Watcher {
                 Heard::Answer { number, .. } | Heard::TooBig { number, .. } => number,
             };
             let Some(&(addr, size, since)) = self.flights.get(&number) else { continue };
-            let Some(index) = self.peers.iter().position(|p| p.target.addr == addr) else { continue };
-            let Some(peer) = self.peers.get_mut(index) else { continue };
+            let Some(index) = self.by_addr.get(&addr).copied() else { continue };
+            let Some(peer) = self.peer(index) else { continue };
             match h {
                 Heard::Answer { from, .. } if from == addr => {
                     let rtt = u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX);
@@ -302,18 +339,19 @@ impl Watcher {
 
     /// Writes down what is new about a peer.
     fn note(&mut self, index: usize, changed: &mut Vec<(String, u16)>) {
-        let Some(peer) = self.peers.get_mut(index) else { return };
+        let Some(peer) = self.peer(index) else { return };
         let health = peer.path.health();
         if health == peer.known {
             return;
         }
         let before = if peer.known.mtu == 0 { peer.target.max } else { peer.known.mtu };
         if before != health.mtu {
-            tracing::info!(peer = peer.target.name, addr = %peer.target.addr, from = before, to = health.mtu, "path MTU");
-            changed.push((peer.target.name.clone(), health.mtu));
+            tracing::info!(peer = &*peer.target.name, addr = %peer.target.addr, from = before, to = health.mtu, "path MTU");
+            changed.push((peer.target.name.to_string(), health.mtu));
         }
         peer.known = health;
+        let name = Arc::clone(&peer.target.name);
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        table.insert(peer.target.name.clone(), health);
+        table.insert(name, health);
     }
 }

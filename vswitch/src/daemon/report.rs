@@ -27,7 +27,7 @@ impl Daemon {
         let node = &self.config.node;
         let mut peer_mtus: BTreeMap<u16, Vec<String>> = BTreeMap::new();
         for peer in &snapshot.peers {
-            peer_mtus.entry(peer.mtu).or_default().push(peer.name.clone());
+            peer_mtus.entry(peer.mtu).or_default().push(peer.name.to_string());
         }
         StatusReport {
             ok: self.problems.is_empty(),
@@ -115,7 +115,7 @@ impl Daemon {
             rtt_us: health.rtt_us.map(u64::from),
             echoes_lost: health.lost,
             echoes: health.of,
-            name: p.name.clone(),
+            name: p.name.to_string(),
             address: p.addresses.first().copied(),
             pod_cidrs: p.pod_cidrs.clone(),
             via: p.tunnel.map_or("direct", |t| t.form().name()).to_owned(),
@@ -186,7 +186,7 @@ pub(super) fn port_name(snap: &Snapshot, id: u32) -> String {
 }
 
 fn peer_name(snap: &Snapshot, i: u32) -> String {
-    snap.peers.get(i as usize).map_or_else(|| format!("peer {i}"), |p| p.name.clone())
+    snap.peers.get(i as usize).map_or_else(|| format!("peer {i}"), |p| p.name.to_string())
 }
 
 pub(super) fn ingress(snap: &Snapshot, id: u32) -> String {

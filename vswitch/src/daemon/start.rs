@@ -143,6 +143,7 @@ pub(super) fn start(
         keeper,
         facts,
         peers: Vec::new(),
+        host: None,
         ports: Vec::new(),
         attached: BTreeMap::new(),
         boot_id: boot,

@@ -43,8 +43,8 @@ fn roster(backend: &str, leases: &[(&str, &str)]) -> Roster {
 }
 
 fn brief(roster: &Roster) -> Vec<String> {
-    let nets = |peer: &Peer| peer.pod_cidrs.iter().map(IpNet::to_string).collect::<Vec<_>>().join("+");
-    let mac = |peer: &Peer| peer.vtep_mac.map_or("-".to_owned(), |mac| mac.to_string());
+    let nets = |peer: &Arc<Peer>| peer.pod_cidrs.iter().map(IpNet::to_string).collect::<Vec<_>>().join("+");
+    let mac = |peer: &Arc<Peer>| peer.vtep_mac.map_or("-".to_owned(), |mac| mac.to_string());
     roster
         .peers
         .iter()

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::table::Notes;
 use super::wire::KeyValue;
 use crate::flannel::roster::{Own, nets_of, too_wide};
-use crate::flannel::{Entry, LeaseKey, LeaseValue, NetworkConfig, Roster};
+use crate::flannel::{Entry, LeaseKey, LeaseValue, Leases, NetworkConfig, Roster};
 
 /// Most leases whose key is written as flannel does.
 const MOST_REGULAR: usize = 1 << 17;
@@ -38,7 +38,7 @@ pub(super) struct Nodes {
     in_force: Option<String>,
     network_problem: Option<String>,
     /// By their names below `subnets/`.
-    pub(super) leases: BTreeMap<String, Entry>,
+    pub(super) leases: Leases,
     /// Which of them have something before the subnet.
     odd: BTreeSet<String>,
     seen: Option<(bool, BTreeSet<String>)>,
@@ -65,7 +65,7 @@ impl Nodes {
             kept: false,
             in_force: None,
             network_problem: None,
-            leases: BTreeMap::new(),
+            leases: Leases::default(),
             odd: BTreeSet::new(),
             seen: None,
             later: BTreeMap::new(),
@@ -295,8 +295,8 @@ impl Nodes {
     }
 
     /// The peers; none without a network.
-    pub(super) fn roster(&self, own: &Own) -> Option<Roster> {
-        self.network.as_ref().map(|network| Roster::of(network, own, &self.leases))
+    pub(super) fn roster(&mut self, own: &Own) -> Option<&Roster> {
+        self.network.as_ref().map(|network| self.leases.roster(network, own))
     }
 
     /// What is wrong with the configuration.

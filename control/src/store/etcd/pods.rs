@@ -67,10 +67,75 @@ pub(super) struct PodKeys {
     pub(super) notes: Notes,
     /// All is known up to here.
     pub(super) revision: i64,
-    /// Whose subnets and blocks are whose; disjoint.
-    owners: BTreeMap<IpAddr, (IpNet, IpAddr)>,
-    /// Whose single addresses, which may lie inside those.
+    owners: Owners,
+    /// What those are made of: the peers, and what is ours.
+    peers: Vec<Arc<Peer>>,
+    mine: Vec<(IpNet, IpAddr)>,
+}
+
+/// Whose addresses are whose, by their nodes' addresses.
+#[derive(Debug, Default)]
+struct Owners {
+    /// Subnets and blocks; disjoint.
+    nets: BTreeMap<IpAddr, (IpNet, IpAddr)>,
+    /// Single addresses, which may lie inside those.
     single: BTreeMap<IpAddr, IpAddr>,
+}
+
+impl Owners {
+    fn insert(&mut self, (net, end): (IpNet, IpAddr)) {
+        match is_single(&net) {
+            true => drop(self.single.insert(net.addr(), end)),
+            false => drop(self.nets.insert(net.network(), (net, end))),
+        }
+    }
+
+    fn remove(&mut self, net: &IpNet) {
+        match is_single(net) {
+            true => drop(self.single.remove(&net.addr())),
+            false => drop(self.nets.remove(&net.network())),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.nets.len() + self.single.len()
+    }
+
+    /// Is the address one of these nodes'?
+    fn has(&self, hosts: &[IpAddr], addr: IpAddr) -> bool {
+        if let Some(end) = self.single.get(&addr) {
+            return hosts.contains(end);
+        }
+        let found = self.nets.range(..=addr).next_back();
+        found.is_some_and(|(_, (net, end))| net.contains(&addr) && hosts.contains(end))
+    }
+}
+
+fn is_single(net: &IpNet) -> bool {
+    net.prefix_len() == net.max_prefix_len()
+}
+
+/// What a peer says is its own.
+fn claims(peer: &Arc<Peer>) -> impl Iterator<Item = (IpNet, IpAddr)> {
+    let end = peer.address.map(IpAddr::V4).or(peer.address6.map(IpAddr::V6));
+    peer.pod_cidrs.iter().filter_map(move |net| Some((*net, end?)))
+}
+
+/// Which of two lists in order of their names are only in the first, and only in the second.
+fn differences<'a>(a: &'a [Arc<Peer>], b: &'a [Arc<Peer>]) -> (Vec<&'a Arc<Peer>>, Vec<&'a Arc<Peer>>) {
+    let (mut only_a, mut only_b) = (Vec::new(), Vec::new());
+    let (mut a, mut b) = (a.iter().peekable(), b.iter().peekable());
+    loop {
+        match (a.peek(), b.peek()) {
+            (Some(x), Some(y)) if x == y => {
+                a.next();
+                b.next();
+            }
+            (Some(x), y) if y.is_none_or(|y| x.name <= y.name) => only_a.extend(a.next()),
+            (_, Some(_)) => only_b.extend(b.next()),
+            (_, None) => return (only_a, only_b),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -101,8 +166,9 @@ impl PodKeys {
             seen: None,
             notes: Notes::default(),
             revision: 0,
-            owners: BTreeMap::new(),
-            single: BTreeMap::new(),
+            owners: Owners::default(),
+            peers: Vec::new(),
+            mine: Vec::new(),
         }
     }
 
@@ -215,30 +281,29 @@ impl PodKeys {
         }
     }
 
-    /// Takes over whose subnets are whose; the pods for which that may make a difference.
-    pub(super) fn own(&mut self, peers: &[Peer], own: &[(IpNet, IpAddr)]) -> BTreeSet<Key> {
-        let ends = |peer: &Peer| peer.address.map(IpAddr::V4).or(peer.address6.map(IpAddr::V6));
-        let of_peers = peers.iter().flat_map(|peer| {
-            let end = ends(peer);
-            peer.pod_cidrs.iter().filter_map(move |net| Some((*net, end?)))
-        });
-        let (single, nets): (Vec<_>, Vec<_>) = of_peers
-            .chain(own.iter().copied())
-            .partition(|(net, _)| net.prefix_len() == net.max_prefix_len());
-        let single: BTreeMap<_, _> = single.into_iter().map(|(net, end)| (net.addr(), end)).collect();
-        let owners: BTreeMap<_, _> = nets.into_iter().map(|(net, end)| (net.network(), (net, end))).collect();
-        let singles = std::mem::replace(&mut self.single, single);
-        let differs = |a: &BTreeMap<IpAddr, IpAddr>, b: &BTreeMap<IpAddr, IpAddr>| -> Vec<IpNet> {
-            a.iter().filter(|(at, end)| b.get(at) != Some(end)).map(|(at, _)| IpNet::from(*at)).collect()
-        };
-        let moved = [differs(&singles, &self.single), differs(&self.single, &singles)].concat();
-        let before = std::mem::replace(&mut self.owners, owners);
-        let changed =
-            |a: &BTreeMap<IpAddr, (IpNet, IpAddr)>, b: &BTreeMap<IpAddr, (IpNet, IpAddr)>| -> Vec<IpNet> {
-                a.iter().filter(|(at, owner)| b.get(at) != Some(owner)).map(|(_, (net, _))| *net).collect()
-            };
-        let nets = [changed(&before, &self.owners), changed(&self.owners, &before), moved].concat();
-        let keys = nets.iter().flat_map(|net| self.by_addr.range(net.network()..=net.broadcast()));
+    /// Takes over whose subnets are whose; the pods for which that may make a difference. Peers are in order of their
+    /// names, and those that did not change are shared with the last ones, so that only the others are looked at.
+    pub(super) fn own(&mut self, peers: &[Arc<Peer>], own: &[(IpNet, IpAddr)]) -> BTreeSet<Key> {
+        let before = std::mem::replace(&mut self.peers, peers.to_vec());
+        let (gone, new) = differences(&before, peers);
+        let (mut gone, mut new): (Vec<_>, Vec<_>) =
+            (gone.into_iter().flat_map(claims).collect(), new.into_iter().flat_map(claims).collect());
+        if self.mine != own {
+            gone.extend(std::mem::replace(&mut self.mine, own.to_vec()));
+            new.extend_from_slice(own);
+        }
+        gone.iter().for_each(|(net, _)| self.owners.remove(net));
+        new.iter().for_each(|claim| self.owners.insert(*claim));
+        let all = peers.iter().flat_map(claims).count() + own.len();
+        if self.owners.len() != all {
+            // Something is claimed twice. Then it is the last one's, and ours before anybody's.
+            self.owners = Owners::default();
+            peers.iter().flat_map(claims).for_each(|claim| self.owners.insert(claim));
+            own.iter().for_each(|claim| self.owners.insert(*claim));
+            return self.entries.keys().cloned().collect();
+        }
+        let nets = gone.iter().chain(&new).map(|(net, _)| net);
+        let keys = nets.flat_map(|net| self.by_addr.range(net.network()..=net.broadcast()));
         keys.flat_map(|(_, keys)| keys.iter().cloned()).collect()
     }
 
@@ -247,7 +312,7 @@ impl PodKeys {
         let name = format!("{}/{}", key.namespace.as_deref().unwrap_or_default(), key.name);
         let entry = self.entries.get(key)?;
         let source = entry.source.clone()?;
-        let claim = entry.addrs.iter().find(|addr| !self.has(&entry.hosts, **addr));
+        let claim = entry.addrs.iter().find(|addr| !self.owners.has(&entry.hosts, **addr));
         match claim {
             None if entry.node.as_deref() == Some(own_node) => None,
             None => {
@@ -265,15 +330,7 @@ impl PodKeys {
 
     /// Has the node that wrote it the addresses it says?
     pub(super) fn holds(&self, entry: &PodEntry) -> bool {
-        entry.source.is_some() && entry.addrs.iter().all(|addr| self.has(&entry.hosts, *addr))
-    }
-
-    fn has(&self, hosts: &[IpAddr], addr: IpAddr) -> bool {
-        if let Some(end) = self.single.get(&addr) {
-            return hosts.contains(end);
-        }
-        let found = self.owners.range(..=addr).next_back();
-        found.is_some_and(|(_, (net, end))| net.contains(&addr) && hosts.contains(end))
+        entry.source.is_some() && entry.addrs.iter().all(|addr| self.owners.has(&entry.hosts, *addr))
     }
 
     fn name(&self, key: &[u8]) -> Option<(String, Key)> {

@@ -53,7 +53,7 @@ fn of(text: &str) -> (Vec<Peer>, Vec<String>) {
     let (fleet, problems) = objects.fleet(&config());
     let mut all: Vec<String> = problems.iter().map(ToString::to_string).collect();
     all.extend(objects.problems().iter().map(ToString::to_string));
-    (fleet.peers, all)
+    (fleet.peers.iter().map(|peer| Peer::clone(peer)).collect(), all)
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use control::config::{Peer, Tunnel};
 use control::fleet::{Backend, Fleet};
@@ -56,7 +57,7 @@ impl Learned {
     /// The fleet with these routes in it.
     pub(super) fn onto(&self, fleet: &Fleet) -> Fleet {
         let mut all = fleet.clone();
-        let of = |p: &Peer| p.address.map(IpAddr::V4).into_iter().chain(p.address6.map(IpAddr::V6));
+        let of = |p: &Arc<Peer>| p.address.map(IpAddr::V4).into_iter().chain(p.address6.map(IpAddr::V6));
         let mut by_addr: HashMap<IpAddr, usize> = HashMap::new();
         for (i, peer) in all.peers.iter().enumerate() {
             for addr in of(peer) {
@@ -70,10 +71,10 @@ impl Learned {
             let Some(hop) = pick(net, hops) else { continue };
             let at = *by_addr.entry(hop).or_insert_with(|| {
                 let carried = hop.is_ipv4() || !matches!(fleet.tunnel, Tunnel::Ipip { .. });
-                all.peers.push(stranger(hop, addressed && carried));
+                all.peers.push(Arc::new(stranger(hop, addressed && carried)));
                 all.peers.len() - 1
             });
-            all.peers[at].pod_cidrs.push(*net);
+            Arc::make_mut(&mut all.peers[at]).pod_cidrs.push(*net);
         }
         all.peers.sort_by(|a, b| a.name.cmp(&b.name));
         all
@@ -128,7 +129,7 @@ mod tests {
             cluster_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
             pod_cidrs: vec!["10.244.1.0/24".parse().unwrap()],
             tunnel,
-            peers: vec![peer(2), peer(3)],
+            peers: vec![Arc::new(peer(2)), Arc::new(peer(3))],
         }
     }
 

@@ -66,7 +66,7 @@ impl Bed {
     /// The kinds of the peers in the tables in force, by name.
     fn spoken(&self) -> Vec<(String, Option<Tunnel>)> {
         let snap = self.daemon.switch.snapshot();
-        snap.peers.iter().map(|p| (p.name.clone(), p.tunnel)).collect()
+        snap.peers.iter().map(|p| (p.name.to_string(), p.tunnel)).collect()
     }
 }
 
@@ -118,6 +118,10 @@ fn peer(n: u8, backend: Option<Backend>) -> Peer {
     }
 }
 
+fn all(peers: impl IntoIterator<Item = Peer>) -> Vec<Arc<Peer>> {
+    peers.into_iter().map(Arc::new).collect()
+}
+
 const OURS: &str = "10.244.0.0/16 via 169.254.1.1 dev vsw0 src 10.244.1.0 onlink mtu 1450";
 
 #[test]
@@ -132,7 +136,7 @@ fn everything_follows_the_fleet() {
         let five = Backend::Vxlan { vni: 5 };
         let forms = [None, Some(Backend::Udp), Some(Backend::Ipip), Some(Backend::Direct), Some(five)];
         let mut fleet = bed.fleet();
-        fleet.peers = (2..).zip(forms).map(|(n, form)| peer(n, form)).collect();
+        fleet.peers = all((2..).zip(forms).map(|(n, form)| peer(n, form)));
         bed.set(fleet);
         let tunnels =
             [Some(vxlan), Some(Tunnel::Udp), Some(Tunnel::Ipip), None, Some(Tunnel::Vxlan { vni: 5 })];
@@ -156,7 +160,7 @@ fn everything_follows_the_fleet() {
         // One changes its form, others go; the network grows.
         let mut fleet = bed.fleet();
         fleet.peers.retain(|p| ["n2", "n4"].contains(&p.name.as_str()));
-        fleet.peers[0].backend = Some(Backend::Direct);
+        Arc::make_mut(&mut fleet.peers[0]).backend = Some(Backend::Direct);
         fleet.cluster_cidrs.push("10.250.0.0/16".parse().unwrap());
         bed.set(fleet.clone());
         assert_eq!(bed.spoken(), [("n2".to_owned(), None), ("n4".to_owned(), Some(Tunnel::Ipip))]);
@@ -182,7 +186,7 @@ fn everything_follows_the_fleet() {
 
         // The whole network changes its form: sockets go, and pods' MTU grows.
         let mut fleet = bed.fleet();
-        (fleet.tunnel, fleet.peers) = (TunnelConfig::Direct, vec![peer(2, None), peer(3, None)]);
+        (fleet.tunnel, fleet.peers) = (TunnelConfig::Direct, all([peer(2, None), peer(3, None)]));
         bed.set(fleet);
         assert_eq!(sockets(), (vec![], 0));
         assert_eq!(bed.spoken(), [("n2".to_owned(), None), ("n3".to_owned(), None)]);
@@ -192,7 +196,7 @@ fn everything_follows_the_fleet() {
         let mut fleet = bed.fleet();
         let six = Peer { address: None, address6: Some("fd77::7".parse().unwrap()), ..peer(7, None) };
         fleet.tunnel = TunnelConfig::Udp { port: 9999, cross_subnet: true };
-        fleet.peers = vec![peer(2, Some(five)), six];
+        fleet.peers = all([peer(2, Some(five)), six]);
         bed.set(fleet);
         assert_eq!(bed.daemon.facts.mtu, 1500 - 70);
         assert!(run("ss -Huln").contains("[fd77::1]:9999"));
@@ -209,7 +213,7 @@ fn a_form_that_cannot_be_opened_hurts_nobody_else() {
         let mut bed = Bed::start("taken", "type = \"vxlan\"");
         let taken = std::net::UdpSocket::bind("192.168.77.1:8285").unwrap();
         let mut fleet = bed.fleet();
-        fleet.peers = vec![peer(2, Some(Backend::Udp)), peer(3, None), peer(4, Some(Backend::Direct))];
+        fleet.peers = all([peer(2, Some(Backend::Udp)), peer(3, None), peer(4, Some(Backend::Direct))]);
         let err = bed.daemon.set_fleet(Arc::new(fleet)).unwrap_err();
         assert!(err.to_string().contains("8285 is taken"), "{err}");
         assert!(bed.daemon.problem_list()[0].contains("8285 is taken"), "{:?}", bed.daemon.problem_list());
@@ -232,7 +236,7 @@ fn a_form_that_cannot_be_opened_hurts_nobody_else() {
             address6: Some("fd77::7".parse().unwrap()),
             ..peer(7, Some(Backend::Ipip))
         };
-        fleet.peers.push(six);
+        fleet.peers.push(Arc::new(six));
         bed.set(fleet);
         assert_eq!(bed.spoken().len(), 3);
     })
@@ -259,7 +263,7 @@ fn nothing_is_left_after_an_uninstall() {
         let before = sysctl::get("net/ipv4/ip_forward").unwrap();
         let mut bed = Bed::start("gone", "type = \"vxlan\"");
         let mut fleet = bed.fleet();
-        fleet.peers = vec![peer(2, None), peer(3, Some(Backend::Direct))];
+        fleet.peers = all([peer(2, None), peer(3, Some(Backend::Direct))]);
         bed.set(fleet);
         let pod = Netns::create().unwrap();
         bed.daemon.add(&attach_request(0, &pod)).unwrap();
@@ -314,7 +318,7 @@ fn pods_outlive_their_range() {
         let mut fleet = bed.fleet();
         fleet.cluster_cidrs = vec!["10.99.0.0/16".parse().unwrap()];
         fleet.pod_cidrs = vec!["10.99.3.0/24".parse().unwrap()];
-        fleet.peers = vec![Peer { pod_cidrs: vec!["10.99.4.0/24".parse().unwrap()], ..peer(2, None) }];
+        fleet.peers = all([Peer { pod_cidrs: vec!["10.99.4.0/24".parse().unwrap()], ..peer(2, None) }]);
         bed.set(fleet);
         let addresses = run("ip -o -4 addr show vsw0");
         assert!(addresses.contains("10.99.3.0/32") && !addresses.contains("10.244"), "{addresses}");
@@ -345,11 +349,11 @@ fn strict_filtering_of_sources_lets_direct_peers_in() {
         let filter = || sysctl::get("net/ipv4/conf/u0/rp_filter").unwrap();
         let far = |n| Peer { address: Some([10, 1, 1, n].into()), ..peer(n, None) };
         let mut fleet = bed.fleet();
-        fleet.peers = vec![far(2)];
+        fleet.peers = all([far(2)]);
         bed.set(fleet);
         assert_ne!(filter(), "2", "nobody is near");
         let mut fleet = bed.fleet();
-        fleet.peers = vec![far(2), peer(3, None)];
+        fleet.peers = all([far(2), peer(3, None)]);
         bed.set(fleet);
         assert_eq!(filter(), "2");
     })

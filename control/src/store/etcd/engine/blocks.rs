@@ -135,6 +135,13 @@ impl Blocks {
             (self.routes, self.problems) = self.table.routes(&nets);
             self.problems.extend(unusable.into_iter().map(|(name, why)| (format!("IPPool {name}"), why)));
         }
+        // The first one of an address, as everywhere.
+        let ends = |peer: &crate::config::Peer| [peer.address.map(IpAddr::V4), peer.address6.map(IpAddr::V6)];
+        let by_end: HashMap<IpAddr, usize> = (0..fleet.peers.len())
+            .rev()
+            .filter_map(|at| Some((at, fleet.peers.get(at)?)))
+            .flat_map(|(at, peer)| ends(peer).into_iter().flatten().map(move |end| (end, at)))
+            .collect();
         for (of, nets) in &self.routes {
             if of == node {
                 // Single addresses of others' blocks are those of pods that run here, and follow them.
@@ -142,12 +149,9 @@ impl Blocks {
                 continue;
             }
             for net in nets {
-                let Some(end) = self.end(of, net) else { continue };
-                let is_end = |peer: &&mut crate::config::Peer| {
-                    peer.address.map(IpAddr::V4) == Some(end) || peer.address6.map(IpAddr::V6) == Some(end)
-                };
-                if let Some(peer) = fleet.peers.iter_mut().find(is_end) {
-                    peer.pod_cidrs.push(*net);
+                let at = self.end(of, net).and_then(|end| by_end.get(&end).copied());
+                if let Some(peer) = at.and_then(|at| fleet.peers.get_mut(at)) {
+                    Arc::make_mut(peer).pod_cidrs.push(*net);
                 }
             }
         }

@@ -1,5 +1,7 @@
 //! Keeping what is known for the next start, beside everything else.
 
+use serde_json::Value;
+
 use super::*;
 use crate::flannel::lease::LeaseValue;
 use crate::flannel::{Entry, LeaseKey};
@@ -114,8 +116,8 @@ impl Engine {
         }
     }
 
-    /// What is known, as far as it was told; none before anything was.
-    fn copy(&self) -> Option<Kept> {
+    /// What is known, as far as it was told; none before anything was. Taken, not yet written out: that is the writer's work.
+    fn copy(&self) -> Option<Copy> {
         let text = self.nodes.network_text()?;
         let contact = if self.is_up(Source::Nodes) { SystemTime::now() } else { self.contact? };
         let mut kept = Kept::new(&self.client.settings().prefix, text, contact);
@@ -123,20 +125,38 @@ impl Engine {
             kept.routes.clone_from(blocks.routes());
         }
         kept.own = self.keeper.own().key.map(|key| key.to_string());
-        for (name, entry) in &self.nodes.leases {
-            if let Some(value) = &entry.value {
-                let (created, modified, lease) = (entry.created, entry.modified, entry.lease);
-                kept.leases
-                    .insert(name.clone(), KeptLease { value: value.encode(), created, modified, lease });
-            }
-        }
-        for (key, entry) in &self.pods.entries {
-            if let Some(source) = &entry.source {
-                kept.pods.insert(path(key), Arc::clone(source));
-            }
-        }
-        kept.objects = self.objects.good().map(|(key, source)| (path(key), Arc::clone(source))).collect();
-        Some(kept)
+        let shared = |(key, source): (&Key, &Arc<Value>)| (key.clone(), Arc::clone(source));
+        let published =
+            self.pods.entries.iter().filter_map(|(key, entry)| Some((key, entry.source.as_ref()?)));
+        Some(Copy {
+            kept,
+            leases: self.nodes.leases.iter().map(|(name, entry)| (name.clone(), entry.clone())).collect(),
+            pods: published.map(shared).collect(),
+            objects: self.objects.good().map(shared).collect(),
+        })
+    }
+}
+
+/// What is to be kept, as it is in memory.
+struct Copy {
+    /// All but what follows.
+    kept: Kept,
+    leases: Vec<(String, Entry)>,
+    pods: Vec<(Key, Arc<Value>)>,
+    objects: Vec<(Key, Arc<Value>)>,
+}
+
+impl Copy {
+    fn write(mut self, state: &std::path::Path) -> Result<(), StateError> {
+        let lease = |(name, entry): (String, Entry)| {
+            let (created, modified, lease) = (entry.created, entry.modified, entry.lease);
+            Some((name, KeptLease { value: entry.value?.encode(), created, modified, lease }))
+        };
+        let by_path =
+            |all: Vec<(Key, Arc<Value>)>| all.into_iter().map(|(key, source)| (path(&key), source)).collect();
+        self.kept.leases = self.leases.into_iter().filter_map(lease).collect();
+        (self.kept.pods, self.kept.objects) = (by_path(self.pods), by_path(self.objects));
+        self.kept.write(state)
     }
 }
 

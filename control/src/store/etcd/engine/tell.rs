@@ -111,6 +111,10 @@ impl Engine {
 
     fn tell_fleet(&mut self) {
         let Some(Roster { peers, problems }) = self.nodes.roster(self.keeper.own()) else { return };
+        if self.telling.lease_problems != *problems {
+            self.telling.lease_problems.clone_from(problems);
+        }
+        let peers = peers.clone();
         let own = self.keeper.own().clone();
         let ends = |net: &ipnet::IpNet| match net {
             ipnet::IpNet::V4(_) => own.address.map(IpAddr::V4),
@@ -121,6 +125,9 @@ impl Engine {
         let mut fleet = self.fleet(peers);
         if let Some(fleet) = &mut fleet {
             mine.extend(self.lay_blocks(fleet));
+            if let Some(last) = &self.telling.last_fleet {
+                fleet.share(last);
+            }
             self.telling.pods.extend(self.pods.own(&fleet.peers, &mine));
         }
         if let Some(fleet) = fleet
@@ -131,16 +138,15 @@ impl Engine {
             self.keeping.stale = true;
             (self.on_event)(StoreEvent::Fleet(fleet));
         }
-        self.telling.lease_problems = problems;
     }
 
-    /// The nodes as leases have them, without pools and blocks.
+    /// The nodes as leases have them, without pools and blocks, as told last.
     pub(super) fn base_fleet(&self) -> Option<Fleet> {
-        self.fleet(self.nodes.roster(self.keeper.own())?.peers)
+        self.fleet(self.nodes.leases.last()?.peers.clone())
     }
 
     /// The nodes, once we are one of them.
-    fn fleet(&self, peers: Vec<Peer>) -> Option<Fleet> {
+    fn fleet(&self, peers: Vec<Arc<Peer>>) -> Option<Fleet> {
         let network = self.nodes.network.as_ref()?;
         let tunnel = network.backend.tunnel(self.keeper.mac()).ok()?;
         Some(Fleet {

@@ -17,15 +17,15 @@ fn kv(name: &str, value: &str, revision: i64) -> KeyValue {
     KeyValue { key, value, create_revision: revision, mod_revision: revision, lease: 5 }
 }
 
-fn peer(end: &str, net: &str) -> Peer {
-    Peer {
+fn peer(end: &str, net: &str) -> Arc<Peer> {
+    Arc::new(Peer {
         name: end.to_owned(),
         address: Some(end.parse().unwrap()),
         address6: None,
         pod_cidrs: vec![net.parse().unwrap()],
         vtep_mac: None,
         backend: None,
-    }
+    })
 }
 
 fn told(pods: &PodKeys) -> String {
