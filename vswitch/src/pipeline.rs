@@ -5,6 +5,9 @@
 //! [`admit`] and by the data path. `vsctl trace` calls the same functions with an [`Explain`] that writes down each
 //! step, so an explanation cannot differ from what happens.
 
+#[cfg(test)]
+mod tests;
+
 use encap::{Frag, ParseError, Parsed, mapped};
 use policy::FlowKey;
 
@@ -311,8 +314,10 @@ fn describe(snap: &Snapshot, p: &Parsed, hop: Option<NextHop>, action: Action) -
     };
     match (hop, equal.is_empty()) {
         (Some(NextHop::Peer(_)), false) if matches!(action, Action::Port(_)) => {
-            let (all, direct) = (equal.join(", "), "reached without encapsulation");
-            format!("{dst} is behind nodes {all}, equally good; by those {direct}, which {to} chooses from")
+            let all = equal.join(", ");
+            format!(
+                "{dst} is behind nodes {all}, equally good; of those without encapsulation {to} chooses one"
+            )
         }
         (Some(NextHop::Peer(_)), false) => {
             format!("{dst} is behind nodes {}, equally good; this flow goes to {to}", equal.join(", "))

@@ -214,7 +214,7 @@ fn message(route: &Route) -> RouteMessage {
         RouteKind::Unicast if route.link_scope || connected => RouteScope::Link,
         _ => RouteScope::Universe,
     };
-    if route.onlink {
+    if route.onlink && route.hops.is_empty() {
         header.flags |= RouteFlags::Onlink;
     }
     let attributes = &mut message.attributes;
