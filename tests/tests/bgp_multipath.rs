@@ -188,7 +188,6 @@ fn shares(ways: &BTreeMap<u16, usize>, routers: usize) -> Vec<usize> {
 /// Every router got a good part of the flows.
 fn spread(ways: &BTreeMap<u16, usize>, routers: usize) {
     let (shares, fair) = (shares(ways, routers), usize::from(FLOWS) / routers);
-    println!("{FLOWS} flows over {routers} routers: {shares:?}");
     assert!(shares.iter().all(|share| share * 2 > fair), "{shares:?}");
 }
 
@@ -237,7 +236,6 @@ fn the_switch_spreads_flows_over_tunnels_and_a_lost_router_moves_its_own_only() 
     let moved: BTreeMap<u16, usize> =
         after.iter().filter(|(port, _)| before[port] == 1).map(|(port, at)| (*port, *at)).collect();
     let [first, lost, last] = shares(&moved, 3)[..] else { panic!("three routers") };
-    println!("of {} flows of the lost one {first} and {last} went to the others", moved.len());
     assert!(first > 3 && last > 3 && lost == 0, "{moved:?}");
     for (port, at) in &after {
         assert!(before[port] == 1 || before[port] == *at, "{port}: {} to {at}", before[port]);
