@@ -2,7 +2,7 @@
 //!
 //! One task owns all that is known; calls are tasks of their own, one at a time of each sort, whose end comes back here.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::net::IpAddr;
 use std::path::PathBuf;

@@ -115,6 +115,7 @@ fn peer(n: u8, backend: Option<Backend>) -> Peer {
         pod_cidrs: vec![format!("10.244.{n}.0/24").parse().unwrap()],
         vtep_mac: Some(Mac([0x0e, 0, 0, 0, 0, n])),
         backend,
+        cross_subnet: None,
     }
 }
 
