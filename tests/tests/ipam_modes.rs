@@ -1,5 +1,5 @@
 //! Pools that travel in ways of their own, as Calico's `ipipMode`, `vxlanMode`, `natOutgoing` and `disableBGPExport` have it:
-//! real daemons with leases for VXLAN, counted by the kernel's nftables at the node that receives.
+//! real daemons with leases of each backend, counted by the kernel's nftables at the node that receives.
 
 use std::fs;
 use std::net::{IpAddr, UdpSocket};
@@ -10,16 +10,16 @@ use vswitch_tests::etcd::{LivePod, attach, bed, scratch, start_with, vsctl};
 use vswitch_tests::routers::{wait, wait_for};
 use vswitch_tests::serial::turn;
 
-const NETWORK: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}"#;
 const MORE: &str = "[ipam]\ntype = \"pools\"\n\n[bgp]\nasn = 64512\n";
 
-/// Pools by name: what their spec says, and the form that node 2 must see packets of it in.
-const POOLS: [(&str, &str, &str); 5] = [
-    ("lease", "cidr: 10.50.0.0/24", "vxlan"),
-    ("never", "cidr: 10.51.0.0/24, ipipMode: Never, vxlanMode: Never", "plain"),
-    ("always", "cidr: 10.52.0.0/24, ipipMode: Always, vxlanMode: Never, natOutgoing: true", "ipip"),
-    ("across", "cidr: 10.53.0.0/24, ipipMode: CrossSubnet, disableBGPExport: true", "plain"),
-    ("vx", "cidr: 10.54.0.0/24, vxlanMode: Always", "vxlan"),
+/// Pools by name: what their spec says, and the form that node 2 must see packets of it in; none = that of the leases.
+const POOLS: [(&str, &str, Option<&str>); 5] = [
+    ("lease", "cidr: 10.50.0.0/24", None),
+    ("never", "cidr: 10.51.0.0/24, ipipMode: Never, vxlanMode: Never", Some("plain")),
+    ("always", "cidr: 10.52.0.0/24, ipipMode: Always, vxlanMode: Never, natOutgoing: true", Some("ipip")),
+    ("across", "cidr: 10.53.0.0/24, ipipMode: CrossSubnet, disableBGPExport: true", Some("plain")),
+    // Without a VTEP in the leases there is nowhere to send VXLAN to.
+    ("vx", "cidr: 10.54.0.0/24, vxlanMode: Always", None),
 ];
 
 fn told(lab: &Lab, i: usize, words: &[&str]) -> String {
@@ -54,6 +54,7 @@ fn count(node: &Netns, address: &str, pod: IpAddr) {
         "table ip seen {{}}\ndelete table ip seen\ntable ip seen {{\n chain in {{\n  type filter hook prerouting priority raw;\n  \
          ip daddr {address} ip protocol 4 counter comment \"ipip\"\n  \
          ip daddr {address} udp dport 8472 counter comment \"vxlan\"\n  \
+         ip daddr {address} udp dport 8285 counter comment \"udp\"\n  \
          iifname != \"vsw0\" ip daddr {pod} icmp type echo-request counter comment \"plain\"\n }}\n}}\n"
     );
     let file = scratch("nft").join("rules");
@@ -71,7 +72,7 @@ fn seen(node: &Netns) -> Vec<&'static str> {
         let mut words = line.split_whitespace().skip_while(|word| *word != "packets");
         words.nth(1).and_then(|n| n.parse().ok()).unwrap()
     };
-    let forms = ["ipip", "vxlan", "plain"].into_iter();
+    let forms = ["ipip", "vxlan", "udp", "plain"].into_iter();
     forms
         .filter(|form| {
             let line = text.lines().find(|line| line.contains(&format!("\"{form}\""))).unwrap();
@@ -93,10 +94,11 @@ fn seen_as(lab: &Lab, pod: &LivePod) -> IpAddr {
     there.recv_from(&mut [0; 64]).unwrap().1.ip()
 }
 
-#[test]
-fn each_pool_travels_as_it_says() {
+/// The whole of it, in a network whose leases are of this backend; and the form that its packets have.
+fn travels(backend: &str, own: &str) {
     let _turn = turn();
-    let (etcd, mut lab) = bed(2, NETWORK);
+    let network = format!(r#"{{"Network":"10.244.0.0/16","Backend":{{"Type":"{backend}"}}}}"#);
+    let (etcd, mut lab) = bed(2, &network);
     start_with(&mut lab, &[0, 1], &etcd, MORE);
     apply(&lab);
     wait("pools are known", || (0..2).all(|i| told(&lab, i, &["ipam", "show"]).contains("10.54.0.0/24")));
@@ -114,7 +116,7 @@ fn each_pool_travels_as_it_says() {
         });
         count(&lab.bed.nodes[1], "192.168.77.2", pair[1].v4);
         assert!(ping(&pair[0].netns, pair[1].v4, 4, 20).unwrap().all());
-        assert_eq!(seen(&lab.bed.nodes[1]), [*form], "{name}");
+        assert_eq!(seen(&lab.bed.nodes[1]), [form.unwrap_or(own)], "{name}");
     }
     // From any pool into any other.
     for from in &pods {
@@ -136,9 +138,34 @@ fn each_pool_travels_as_it_says() {
     assert!(said.contains("10.51.0.") && said.contains("10.52.0.") && !said.contains("10.53.0."), "{said}");
     // One node, each way to it by its own name.
     let peers = told(&lab, 0, &["peers"]);
-    for name in
-        ["192.168.77.2 ", "192.168.77.2-direct", "192.168.77.2-ipip", "192.168.77.2-ipip-cross-subnet"]
-    {
-        assert!(peers.contains(name), "{name}: {peers}");
+    for (name, is_there) in [
+        ("192.168.77.2 ", true),
+        ("192.168.77.2-direct", own != "plain"),
+        ("192.168.77.2-ipip ", own != "ipip"),
+        ("192.168.77.2-ipip-cross-subnet", true),
+    ] {
+        assert_eq!(peers.contains(name), is_there, "{name}: {peers}");
     }
+    let status = told(&lab, 0, &["status"]);
+    assert_eq!(status.contains("10.54.0.0/24 wants VXLAN"), own != "vxlan", "{status}");
+}
+
+#[test]
+fn pools_beside_vxlan_leases() {
+    travels("vxlan", "vxlan");
+}
+
+#[test]
+fn pools_beside_direct_leases() {
+    travels("host-gw", "plain");
+}
+
+#[test]
+fn pools_beside_ipip_leases() {
+    travels("ipip", "ipip");
+}
+
+#[test]
+fn pools_beside_udp_leases() {
+    travels("udp", "udp");
 }
