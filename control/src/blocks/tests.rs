@@ -123,6 +123,33 @@ fn a_reserved_address_is_for_who_asks_for_it() {
 }
 
 #[test]
+fn idle_blocks_are_given_back_but_for_one() {
+    let store = Memory::default();
+    let pool = &[("10.9.0.0/24", 28)];
+    for pod in 0..40 {
+        give(&store, &ask("n1", &format!("h{pod}"), pool), 0).unwrap();
+    }
+    give(&store, &ask("n2", "other", pool), 0).unwrap();
+    let blocks = || store.keys().iter().filter(|key| key.contains("/assignment/")).count();
+    assert_eq!(blocks(), 4, "three of n1, one of n2");
+    let mut idle = Idle::new();
+    let mut look = |now: u64| run(give_back(&store, "n1", &mut idle, at(now))).unwrap().len();
+    assert_eq!(look(10), 0);
+    (1..40).for_each(|pod| drop(take(&store, &format!("h{pod}"), 20)));
+    // Cooling down is not idle yet, and then it is for long enough only later.
+    assert_eq!((look(30), look(60), look(60 + 599)), (0, 0, 0));
+    // A pod came and went meanwhile: of whichever block, that one begins anew.
+    give(&store, &ask("n1", "late", pool), 640).unwrap();
+    take(&store, "late", 650);
+    assert_eq!(look(60 + 600), 2, "the one in use stays, and with it the late pod's address");
+    assert_eq!(blocks(), 2);
+    take(&store, "h0", 700);
+    assert_eq!((look(800), look(2000)), (0, 0), "the last one of a family stays");
+    assert_eq!(blocks(), 2);
+    assert_eq!(store.keys().iter().filter(|key| key.contains("/host/n1/")).count(), 1);
+}
+
+#[test]
 fn what_runs_and_is_not_in_the_store_is_told() {
     let store = Memory::default();
     let addr = give(&store, &ask("n1", "vswitch.a", &[("10.9.0.0/24", 26)]), 0).unwrap()[0];

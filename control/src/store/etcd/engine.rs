@@ -133,7 +133,7 @@ impl Engine {
             (Source::Objects, self.objects.prefix().to_owned()),
         ];
         if let Some(blocks) = &mut self.blocks {
-            blocks.start(&self.client);
+            blocks.start(&self.client, &self.node.name);
             ranges.push((Source::Blocks, crate::blocks::BLOCKS.to_owned()));
             ranges.push((Source::Affinities, crate::blocks::AFFINITIES.to_owned()));
         }

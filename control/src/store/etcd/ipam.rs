@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Timing;
 use super::client::Client;
@@ -16,13 +16,15 @@ use super::error::CallError;
 use super::jitter;
 use super::wire::{Compare, DeleteRangeRequest, Op, PutRequest, RangeRequest, TxnRequest, prefix_end};
 use crate::blocks::{
-    Ask, AssignError, Change, ChooseError, Entry, KeyStore, Problem, Repaired, Survey, Surveyed, assign,
-    release, release_address, repair,
+    Ask, AssignError, Change, ChooseError, Entry, Idle, KeyStore, Problem, Repaired, Survey, Surveyed,
+    assign, give_back, release, release_address, repair,
 };
 use crate::config::EtcdSettings;
 
 /// Keys of a page.
 const PAGE: i64 = 500;
+/// Between two looks for blocks that nobody needs.
+const LOOK: Duration = Duration::from_secs(60);
 /// Everything about one request has to be done in this time.
 const DEADLINE: Duration = Duration::from_secs(15);
 
@@ -199,9 +201,28 @@ impl KeyStore for Keys {
     }
 }
 
-/// Carries out one request after the other, until nobody asks any more.
-pub(super) async fn serve(keys: Keys, mut jobs: mpsc::UnboundedReceiver<(Job, Answer)>) {
-    while let Some((job, answer)) = jobs.recv().await {
+/// Carries out one request after the other, until nobody asks any more; between them `node`'s idle blocks are given back.
+pub(super) async fn serve(keys: Keys, node: String, mut jobs: mpsc::UnboundedReceiver<(Job, Answer)>) {
+    let mut idle = Idle::new();
+    // Nodes that started together do not look together.
+    let later = || Instant::now() + LOOK + Duration::from_millis(jitter(10_000) as u64);
+    let mut look_at = later();
+    loop {
+        let (job, answer) = match timeout_at(look_at, jobs.recv()).await {
+            Ok(Some(job)) => job,
+            Ok(None) => return,
+            Err(_) => {
+                look_at = later();
+                match timeout(DEADLINE, give_back(&keys, &node, &mut idle, SystemTime::now())).await {
+                    Ok(Ok(given)) => {
+                        given.iter().for_each(|block| tracing::info!(%block, "given back: nobody used it"))
+                    }
+                    Ok(Err(err)) => tracing::debug!(%err, "look for idle blocks"),
+                    Err(_) => tracing::debug!("look for idle blocks: not done in time"),
+                }
+                continue;
+            }
+        };
         let now = SystemTime::now();
         let done = timeout(DEADLINE, async {
             Ok(match job {

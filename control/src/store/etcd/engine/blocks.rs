@@ -53,9 +53,9 @@ impl Blocks {
     }
 
     /// The task that gives and takes addresses.
-    pub(super) fn start(&mut self, client: &Client) {
+    pub(super) fn start(&mut self, client: &Client, node: &str) {
         if let Some(inbox) = self.inbox.take() {
-            tokio::spawn(ipam::serve(Keys::new(client.clone()), inbox));
+            tokio::spawn(ipam::serve(Keys::new(client.clone()), node.to_owned(), inbox));
         }
     }
 
