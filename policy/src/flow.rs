@@ -27,7 +27,7 @@ pub struct FlowKey {
     pub dport: u16,
     /// Final IP protocol number, 0 included: a packet of protocol 0 is a flow of its own.
     pub proto: u8,
-    /// 1 for a later fragment (which has no ports), 0 for everything else.
+    /// 1 for a later fragment (which has no ports), 2 for a first one, 0 for a whole packet.
     pub frag: u8,
     /// Where the packet entered: a port's index, or [`PEER_BIT`] and a peer's index.
     pub ingress: u32,

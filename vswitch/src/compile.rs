@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use policy::Compiled;
 
 use crate::fib::{Fib, NextHop};
+use crate::group::Groups;
 use crate::snapshot::{
     GATEWAY_V4, GATEWAY_V6, NO_VNI, Node, Peer, PeerStatsBlocks, Port, PortKind, Snapshot,
 };
@@ -83,10 +84,11 @@ pub fn compile(node: &NodeFacts, peers: &[Arc<PeerFacts>], ports: &[Option<Arc<P
         _ => NO_VNI,
     };
     let mut peer_of = HashMap::with_capacity(peers.len());
-    let mut table = Vec::with_capacity(peers.len());
+    let mut table: Vec<Peer> = Vec::with_capacity(peers.len());
+    let mut claims: Vec<(IpNet, u32)> = Vec::new();
     let reachable = peers.iter().filter_map(|p| Some((p, *p.addresses.first()?)));
     for (i, (p, addr)) in (0u32..).zip(reachable) {
-        routes.extend(p.pod_cidrs.iter().map(|n| (n.trunc(), NextHop::Peer(i))));
+        claims.extend(p.pod_cidrs.iter().map(|n| (n.trunc(), i)));
         // A node that is reached in several ways is several peers; what it sends is the first one's.
         for a in &p.addresses {
             peer_of.entry(from_ip(*a)).or_insert(i);
@@ -103,6 +105,8 @@ pub fn compile(node: &NodeFacts, peers: &[Arc<PeerFacts>], ports: &[Option<Arc<P
             stats: Arc::clone(&p.stats),
         });
     }
+    let mut groups = Groups::default();
+    routes.extend(to_peers(claims, &table, &mut groups));
     let mut host = None;
     for port in ports.iter().flatten() {
         match port.kind {
@@ -120,6 +124,7 @@ pub fn compile(node: &NodeFacts, peers: &[Arc<PeerFacts>], ports: &[Option<Arc<P
         ports: ports.to_vec(),
         host,
         peers: table,
+        groups,
         peer_of,
         node: Node {
             addrs,
@@ -134,6 +139,28 @@ pub fn compile(node: &NodeFacts, peers: &[Arc<PeerFacts>], ports: &[Option<Arc<P
         policy: Arc::new(Compiled::empty()),
         guards: Vec::new(),
     }
+}
+
+/// Routes to the peers' ranges. A range that several have is reached by a group of those whose tunnel carries its family.
+fn to_peers(mut claims: Vec<(IpNet, u32)>, table: &[Peer], groups: &mut Groups) -> Vec<(IpNet, NextHop)> {
+    claims.sort_unstable();
+    claims.dedup();
+    let carries = |(net, i): &&(IpNet, u32)| {
+        let tunnel = table.get(*i as usize).and_then(|peer| peer.tunnel);
+        matches!(net, IpNet::V4(_)) || tunnel.is_none_or(|tunnel| tunnel.carries_v6())
+    };
+    let of = |same: &[(IpNet, u32)], groups: &mut Groups| {
+        let able: Vec<u32> = same.iter().filter(carries).map(|(_, i)| *i).collect();
+        match (&*able, same) {
+            ([one], _) | ([], [(_, one), ..]) => NextHop::Peer(*one),
+            _ => {
+                let addr = |i: &u32| Some((*i, from_ip(table.get(*i as usize)?.endpoint.ip())));
+                NextHop::Group(groups.add(able.iter().filter_map(addr)))
+            }
+        }
+    };
+    let ranges = claims.chunk_by(|a, b| a.0 == b.0);
+    ranges.filter_map(|same| Some((same.first()?.0, of(same, groups)))).collect()
 }
 
 fn default_of(v6: bool) -> IpNet {

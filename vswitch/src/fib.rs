@@ -20,6 +20,8 @@ pub enum NextHop {
     Port(u32),
     /// A peer node, by its index in the snapshot.
     Peer(u32),
+    /// One of several peer nodes, equally good: a group, by its number in the snapshot.
+    Group(u32),
     /// The host stack.
     Host,
     /// The switch itself: the gateway address.

@@ -9,7 +9,7 @@
 //!        └──────────┘                             control thread ◄── control socket, signals, keeper
 //! ```
 //!
-//! `bin → daemon → switch → worker → datapath → pipeline → {fib, flow, reply}`; `port` and `uplink` stand on `sys`,
+//! `bin → daemon → switch → worker → datapath → pipeline → {fib, group, flow, reply}`; `port` and `uplink` stand on `sys`,
 //! which knows nothing of ours and is the only place with `unsafe`.
 
 pub mod cli;
@@ -21,6 +21,7 @@ pub mod datapath;
 pub mod events;
 pub mod fib;
 pub mod flow;
+pub mod group;
 pub mod icmp_limit;
 pub mod judge;
 pub mod lab;

@@ -5,7 +5,11 @@
 //! [`admit`] and by the data path. `vsctl trace` calls the same functions with an [`Explain`] that writes down each
 //! step, so an explanation cannot differ from what happens.
 
+#[cfg(test)]
+mod tests;
+
 use encap::{Frag, ParseError, Parsed, mapped};
+use policy::FlowKey;
 
 use crate::counters::DropReason;
 use crate::fib::NextHop;
@@ -73,6 +77,33 @@ impl Ingress<'_> {
             Ingress::Port(p) => p.id,
             Ingress::Peer(i) => PEER_BIT | i,
         }
+    }
+}
+
+/// The key of a packet's flow. A first fragment is not of the flow of whole packets: it has their ports, but must go
+/// where the rest of it goes, which has none.
+pub fn flow_key(from: Ingress<'_>, p: &Parsed) -> FlowKey {
+    FlowKey {
+        src: p.src,
+        dst: p.dst,
+        sport: p.sport,
+        dport: p.dport,
+        proto: p.proto,
+        frag: match p.frag {
+            Frag::None => 0,
+            Frag::Later => 1,
+            Frag::First => 2,
+        },
+        ingress: from.id(),
+    }
+}
+
+/// The next hop of a flow: of several equally good ones, its own. A group without members stays one.
+#[inline]
+pub fn next_hop(snap: &Snapshot, flow: &FlowKey) -> Option<NextHop> {
+    match snap.fib.lookup(flow.dst) {
+        Some(NextHop::Group(g)) => Some(snap.groups.pick(g, flow).map_or(NextHop::Group(g), NextHop::Peer)),
+        hop => hop,
     }
 }
 
@@ -167,6 +198,9 @@ fn source<X: Explain>(snap: &Snapshot, from: Ingress<'_>, p: &Parsed, x: &mut X)
         },
         Ingress::Peer(i) => match snap.fib.lookup(p.src) {
             Some(NextHop::Peer(owner)) if is_from(snap, owner, i) => Ok(()),
+            Some(NextHop::Group(g)) if snap.groups.members(g).any(|member| is_from(snap, member, i)) => {
+                Ok(())
+            }
             _ => Err(DropReason::PeerSpoof),
         },
     };
@@ -227,7 +261,7 @@ fn destination(snap: &Snapshot, from: Ingress<'_>, p: &Parsed) -> Result<(), Dro
 
 /// Where it goes.
 fn route<X: Explain>(snap: &Snapshot, from: Ingress<'_>, p: &Parsed, x: &mut X) -> Action {
-    let hop = snap.fib.lookup(p.dst);
+    let hop = next_hop(snap, &flow_key(from, p));
     let action = match (hop, from) {
         (Some(NextHop::Port(id)), _) => Action::Port(id),
         (Some(NextHop::Gateway), Ingress::Port(_)) => Action::Gateway,
@@ -246,8 +280,12 @@ fn route<X: Explain>(snap: &Snapshot, from: Ingress<'_>, p: &Parsed, x: &mut X) 
             snap.host.map_or(Action::Drop(DropReason::NoRoute), Action::Port)
         }
         (Some(NextHop::Host), Ingress::Peer(_)) => Action::Drop(DropReason::NotLocal),
-        (None | Some(NextHop::Blackhole), Ingress::Port(_)) => Action::Drop(DropReason::NoRoute),
-        (None | Some(NextHop::Blackhole), Ingress::Peer(_)) => Action::Drop(DropReason::NotLocal),
+        (None | Some(NextHop::Blackhole | NextHop::Group(_)), Ingress::Port(_)) => {
+            Action::Drop(DropReason::NoRoute)
+        }
+        (None | Some(NextHop::Blackhole | NextHop::Group(_)), Ingress::Peer(_)) => {
+            Action::Drop(DropReason::NotLocal)
+        }
     };
     x.step("route", || describe(snap, p, hop, action));
     action
@@ -276,10 +314,23 @@ fn describe(snap: &Snapshot, p: &Parsed, hop: Option<NextHop>, action: Action) -
         Action::Gateway => "the gateway itself".to_owned(),
         Action::Drop(r) => return format!("{dst} is not delivered: {}", r.help()),
     };
-    match hop {
-        Some(NextHop::Peer(i)) if matches!(action, Action::Port(_)) => {
-            let name = snap.peers.get(i as usize).map_or("?", |p| &*p.name);
-            format!("{dst} belongs to node {name}, reached without encapsulation by {to}")
+    let name = |i: u32| snap.peers.get(i as usize).map_or("?", |p| &*p.name);
+    let equal: Vec<&str> = match snap.fib.lookup(p.dst) {
+        Some(NextHop::Group(g)) => snap.groups.members(g).map(name).collect(),
+        _ => Vec::new(),
+    };
+    match (hop, equal.is_empty()) {
+        (Some(NextHop::Peer(_)), false) if matches!(action, Action::Port(_)) => {
+            let all = equal.join(", ");
+            format!(
+                "{dst} is behind nodes {all}, equally good; of those without encapsulation {to} chooses one"
+            )
+        }
+        (Some(NextHop::Peer(_)), false) => {
+            format!("{dst} is behind nodes {}, equally good; this flow goes to {to}", equal.join(", "))
+        }
+        (Some(NextHop::Peer(i)), true) if matches!(action, Action::Port(_)) => {
+            format!("{dst} belongs to node {}, reached without encapsulation by {to}", name(i))
         }
         _ => format!("{dst} goes to {to}"),
     }

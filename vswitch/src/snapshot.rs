@@ -16,6 +16,7 @@ use policy::{Compiled, EndpointPolicy};
 
 use crate::counters::{Counter, PortStatsBlocks};
 use crate::fib::Fib;
+use crate::group::Groups;
 use crate::port::PortTx;
 
 /// The one MAC address every pod and the host see as their gateway.
@@ -139,6 +140,8 @@ pub struct Snapshot {
     pub host: Option<u32>,
     /// Peers by index.
     pub peers: Vec<Peer>,
+    /// Peers that are equally good ways to a range.
+    pub groups: Groups,
     /// Outer source address (IPv4 mapped) to peer.
     pub peer_of: HashMap<u128, u32>,
     /// This node.
@@ -158,6 +161,7 @@ impl Snapshot {
             ports: Vec::new(),
             host: None,
             peers: Vec::new(),
+            groups: Groups::default(),
             peer_of: HashMap::new(),
             node: Node {
                 addrs: Vec::new(),

@@ -202,7 +202,7 @@ pub struct RouteInfo {
     pub dst: IpNet,
     /// What it leads to.
     pub kind: RouteKind,
-    /// Name of the pod or peer, else empty.
+    /// Name of the pod or peer, of peers that are equally good all, else empty.
     #[serde(default)]
     pub via: String,
 }

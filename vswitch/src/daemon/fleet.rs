@@ -9,6 +9,7 @@
 //!
 //! In this order no packet meets a form of tunnel whose socket is not open, or a direct peer without its route.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -318,17 +319,19 @@ pub(super) fn former<'a>(pod_cidrs: &[IpNet], addresses: impl Iterator<Item = &'
     IpNet::aggregate(&addresses.filter(outside).map(|a| IpNet::from(*a)).collect())
 }
 
-/// Routes the host needs for peers reached without encapsulation, each through an address of the range's family.
-fn direct_routes(peers: &[Arc<PeerFacts>]) -> Vec<(IpNet, IpAddr)> {
-    let direct = peers.iter().filter(|p| p.tunnel.is_none());
-    direct
-        .flat_map(|p| {
-            p.pod_cidrs.iter().filter_map(|net| {
-                let v6 = matches!(net, IpNet::V6(_));
-                Some((*net, *p.addresses.iter().find(|a| a.is_ipv6() == v6)?))
-            })
-        })
-        .collect()
+/// Routes the host needs for peers reached without encapsulation, each through an address of the range's family: over all
+/// peers that have the range.
+fn direct_routes(peers: &[Arc<PeerFacts>]) -> Vec<(IpNet, Vec<IpAddr>)> {
+    let mut routes: BTreeMap<IpNet, Vec<IpAddr>> = BTreeMap::new();
+    for p in peers.iter().filter(|p| p.tunnel.is_none()) {
+        for net in &p.pod_cidrs {
+            let v6 = matches!(net, IpNet::V6(_));
+            if let Some(via) = p.addresses.iter().find(|a| a.is_ipv6() == v6) {
+                routes.entry(net.trunc()).or_default().push(*via);
+            }
+        }
+    }
+    routes.into_iter().collect()
 }
 
 /// May a peer that we send to encapsulated be on our own subnet? It may send directly then, by a way that we do not use.

@@ -127,8 +127,8 @@ pub struct Plan {
     pub routers: Vec<IpAddr>,
     /// Ranges of pods that the host reaches through `vsw0`.
     pub ranges: Vec<IpNet>,
-    /// Ranges of peers that are reached without encapsulation, and the peer's address.
-    pub direct: Vec<(IpNet, IpAddr)>,
+    /// Ranges of peers that are reached without encapsulation, and the peer's address; of peers that are equally good, all.
+    pub direct: Vec<(IpNet, Vec<IpAddr>)>,
     /// A peer may send without encapsulation although we do not: its packets come in by another interface than the one
     /// we would send by, which strict reverse path filtering takes for spoofing. It is made loose on the uplink.
     pub loose: bool,
@@ -186,23 +186,42 @@ pub fn configure(plan: &Plan, prune: bool) -> Result<(), NodeError> {
         nl.add_neighbour(index, gateway(r), GATEWAY_MAC.0)?;
     }
     let wanted = routes(&mut nl, plan, index)?;
-    let whole = |r: &Route| (r.dst, r.oif, r.via, r.source, r.mtu);
+    let whole = |r: &Route| (r.dst, r.oif, r.via, r.hops.clone(), r.source, r.mtu);
     let have: HashSet<_> = nl.routes(RouteFilter::OURS)?.iter().map(whole).collect();
     for route in wanted.iter().filter(|w| !have.contains(&whole(w))) {
         nl.replace_route(route)?;
     }
-    if !prune {
-        return Ok(());
+    if prune {
+        remove_others(&mut nl, &wanted)?;
     }
-    let way = |r: &Route| (r.dst, r.oif, r.via);
+    by_flow(plan, &wanted)
+}
+
+/// Removes routes of ours that are not wanted.
+fn remove_others(nl: &mut Netlink, wanted: &[Route]) -> Result<(), NetlinkError> {
+    let way = |r: &Route| (r.dst, r.oif, r.via, r.hops.clone());
     let wanted: HashSet<_> = wanted.iter().map(way).collect();
     for old in nl.routes(RouteFilter::OURS)? {
         if !wanted.contains(&way(&old)) {
             // Gone between the listing and now is as good as removed.
             match nl.del_route(&old) {
-                Err(e) if !e.is_absent() => return Err(e.into()),
+                Err(e) if !e.is_absent() => return Err(e),
                 _ => {}
             }
+        }
+    }
+    Ok(())
+}
+
+/// Where a range has several direct peers, the kernel spreads flows over them, not pairs of addresses only. A choice of
+/// the host's own (another policy than the default, 0) stays.
+fn by_flow(plan: &Plan, wanted: &[Route]) -> Result<(), NodeError> {
+    for (v6, name) in
+        [(false, "net/ipv4/fib_multipath_hash_policy"), (true, "net/ipv6/fib_multipath_hash_policy")]
+    {
+        let several = |r: &Route| !r.hops.is_empty() && r.dst.addr().is_ipv6() == v6;
+        if wanted.iter().any(several) && crate::sys::sysctl::get(name).is_ok_and(|v| v == "0") {
+            settings::set(&plan.state_dir, name, "1")?;
         }
     }
     Ok(())
@@ -226,14 +245,23 @@ fn routes(nl: &mut Netlink, plan: &Plan, host: u32) -> Result<Vec<Route>, Netlin
     if !plan.direct.is_empty() {
         let uplink = nl.link(&plan.uplink)?.index;
         let near: Vec<IpNet> = nl.addresses(Some(uplink))?.into_iter().map(|a| a.net).collect();
-        for (net, via) in &plan.direct {
+        for (net, vias) in &plan.direct {
             // Behind a router that knows the way (by BGP, say) a peer is reached as the kernel reaches its address.
-            let beyond = match near.iter().any(|subnet| subnet.contains(via)) {
-                true => None,
-                false => nl.route_to(*via).ok().and_then(|route| Some((route.via?, route.oif?))),
+            let mut way = |via: &IpAddr| {
+                let beyond = match near.iter().any(|subnet| subnet.contains(via)) {
+                    true => None,
+                    false => nl.route_to(*via).ok().and_then(|route| Some((route.via?, route.oif?))),
+                };
+                beyond.unwrap_or((*via, uplink))
             };
-            let (via, oif) = beyond.unwrap_or((*via, uplink));
-            wanted.push(Route { via: Some(via), oif: Some(oif), onlink: true, ..Route::to(net.trunc()) });
+            let mut hops: Vec<(IpAddr, u32)> = vias.iter().map(&mut way).collect();
+            hops.sort_unstable();
+            hops.dedup();
+            let route = Route { onlink: true, ..Route::to(net.trunc()) };
+            wanted.push(match *hops {
+                [(via, oif)] => Route { via: Some(via), oif: Some(oif), ..route },
+                _ => Route { hops, ..route },
+            });
         }
     }
     Ok(wanted)

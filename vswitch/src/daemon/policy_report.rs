@@ -118,7 +118,7 @@ impl Daemon {
                 return Some(Denied::Here(reason));
             }
         }
-        let far = matches!(snap.fib.lookup(packet.dst), Some(NextHop::Peer(_)));
+        let far = matches!(snap.fib.lookup(packet.dst), Some(NextHop::Peer(_) | NextHop::Group(_)));
         (far && !self.explain_far(packet, steps)).then_some(Denied::There)
     }
 

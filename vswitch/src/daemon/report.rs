@@ -212,6 +212,10 @@ fn describe(snap: &Snapshot, hop: NextHop) -> (RouteKind, String) {
     match hop {
         NextHop::Port(id) => (RouteKind::Pod, port_name(snap, id)),
         NextHop::Peer(i) => (RouteKind::Peer, peer_name(snap, i)),
+        NextHop::Group(g) => {
+            let names: Vec<String> = snap.groups.members(g).map(|i| peer_name(snap, i)).collect();
+            (RouteKind::Peer, names.join(", "))
+        }
         NextHop::Host => (RouteKind::Host, super::node::HOST_IF.to_owned()),
         NextHop::Gateway => (RouteKind::Gateway, String::new()),
         NextHop::Blackhole => (RouteKind::Blackhole, String::new()),

@@ -9,11 +9,11 @@ use policy::frag::{Fate, FragKey, Piece};
 use policy::{FlowKey, PEER_BIT};
 
 use super::Core;
-use super::track::{Remembered, asked, flow_key};
+use super::track::{Remembered, asked};
 use crate::conntrack;
 use crate::counters::DropReason;
 use crate::judge::{self, Ends};
-use crate::pipeline::{Action, Ingress};
+use crate::pipeline::{Action, Ingress, flow_key};
 use crate::snapshot::Snapshot;
 
 /// What a datagram's first fragment said, and why it did not pass.

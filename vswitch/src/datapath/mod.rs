@@ -260,7 +260,7 @@ impl Core {
                 return None;
             }
         };
-        let key = track::flow_key(Ingress::Port(port), &p);
+        let key = pipeline::flow_key(Ingress::Port(port), &p);
         let hash = key.hash(&self.hash);
         Some(Looked { frame, p, key, hash, near: None })
     }

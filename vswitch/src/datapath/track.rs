@@ -227,7 +227,7 @@ impl Core {
             return Action::Drop(DropReason::IcmpUnrelated);
         };
         // The quoted packet went the other way: from whom the error goes to, to whom it was addressed.
-        let ends = Ends { from: Ends::of(from, action).to, to: local_end(snap, q.dst) };
+        let ends = Ends { from: Ends::of(from, action).to, to: local_end(snap, &key) };
         if ends.guarded(snap) && Epoch::of(snap.epoch).newer(found.epoch) {
             return self.judge_again(snap, ends, &key, found, now).map_or(action, Action::Drop);
         }
@@ -257,15 +257,15 @@ fn step(
     }
 }
 
-/// The port of this node that packets to `addr` leave by; none = they leave through a tunnel, or not at all.
-fn local_end(snap: &Snapshot, addr: u128) -> Option<u32> {
-    match snap.fib.lookup(addr)? {
+/// The port of this node that a flow's packets leave by; none = they leave through a tunnel, or not at all.
+fn local_end(snap: &Snapshot, flow: &FlowKey) -> Option<u32> {
+    match pipeline::next_hop(snap, flow)? {
         NextHop::Port(id) => Some(id),
         NextHop::Host => snap.host,
         NextHop::Peer(i) => {
             snap.host.filter(|_| snap.peers.get(i as usize).is_some_and(|peer| peer.tunnel.is_none()))
         }
-        NextHop::Gateway | NextHop::Blackhole => None,
+        NextHop::Group(_) | NextHop::Gateway | NextHop::Blackhole => None,
     }
 }
 
@@ -291,25 +291,12 @@ fn opener(from: Ingress<'_>, src: u128) -> Opener {
     }
 }
 
-/// The key of a packet's flow.
-pub(super) fn flow_key(from: Ingress<'_>, p: &Parsed) -> FlowKey {
-    FlowKey {
-        src: p.src,
-        dst: p.dst,
-        sport: p.sport,
-        dport: p.dport,
-        proto: p.proto,
-        frag: u8::from(p.frag == Frag::Later),
-        ingress: from.id(),
-    }
-}
-
 /// The key of a frame that was dropped; only where it came in when its headers cannot be read.
 #[cold]
 pub(super) fn key_of(port: &Port, frame: &Frame) -> FlowKey {
     let from = Ingress::Port(port);
     match encap::parse::parse(frame.data(), frame.len(), frame.vnet.is_gso()) {
-        Ok(p) => flow_key(from, &p),
+        Ok(p) => pipeline::flow_key(from, &p),
         Err(_) => FlowKey { ingress: from.id(), ..FlowKey::default() },
     }
 }

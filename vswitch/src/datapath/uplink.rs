@@ -13,11 +13,10 @@ use encap::{Form, Frame, Mac, VnetHdr};
 
 use policy::FlowKey;
 
-use super::track::flow_key;
 use super::{Datapath, Packet, rewrite};
 use crate::counters::DropReason;
 use crate::events::ELSEWHERE;
-use crate::pipeline::{self, Action, Ingress, ethertype};
+use crate::pipeline::{self, Action, Ingress, ethertype, flow_key};
 use crate::snapshot::{Peer, Snapshot};
 use crate::uplink::{RecvMeta, UplinkTx};
 

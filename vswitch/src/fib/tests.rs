@@ -74,6 +74,7 @@ fn arb_hop() -> impl Strategy<Value = NextHop> {
     prop_oneof![
         (0u32..4).prop_map(NextHop::Port),
         (0u32..4).prop_map(NextHop::Peer),
+        (0u32..4).prop_map(NextHop::Group),
         Just(NextHop::Host),
         Just(NextHop::Gateway),
         Just(NextHop::Blackhole),

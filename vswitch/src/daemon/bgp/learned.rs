@@ -2,7 +2,8 @@
 //!
 //! A prefix whose next hop is a node of the store is that node's, and travels as that node's packets do. Another next hop
 //! becomes a peer of its own: through the tunnel where its form needs nothing but an address (`ipip`, `udp`), else
-//! direct. What the store says about a range is not overruled.
+//! direct. A prefix with several next hops, all equally good, belongs to each of them: the switch spreads its flows. What
+//! the store says about a range is not overruled.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -68,31 +69,19 @@ impl Learned {
         let taken: HashSet<IpNet> = all.pod_cidrs.iter().chain(stored).map(IpNet::trunc).collect();
         let addressed = matches!(fleet.tunnel, Tunnel::Ipip { .. } | Tunnel::Udp { .. });
         for (net, hops) in self.routes.iter().filter(|(net, _)| !taken.contains(*net)) {
-            let Some(hop) = pick(net, hops) else { continue };
-            let at = *by_addr.entry(hop).or_insert_with(|| {
-                let carried = hop.is_ipv4() || !matches!(fleet.tunnel, Tunnel::Ipip { .. });
-                all.peers.push(Arc::new(stranger(hop, addressed && carried)));
-                all.peers.len() - 1
-            });
-            Arc::make_mut(&mut all.peers[at]).pod_cidrs.push(*net);
+            let at = |hop: &IpAddr| {
+                *by_addr.entry(*hop).or_insert_with(|| {
+                    let carried = hop.is_ipv4() || !matches!(fleet.tunnel, Tunnel::Ipip { .. });
+                    all.peers.push(Arc::new(stranger(*hop, addressed && carried)));
+                    all.peers.len() - 1
+                })
+            };
+            // A node may be given by both of its addresses.
+            let ways: BTreeSet<usize> = hops.iter().map(at).collect();
+            ways.into_iter().for_each(|at| Arc::make_mut(&mut all.peers[at]).pod_cidrs.push(*net));
         }
         all.peers.sort_by(|a, b| a.name.cmp(&b.name));
         all
-    }
-}
-
-/// The next hop of a prefix: equal ones share prefixes between them.
-fn pick(net: &IpNet, hops: &[IpAddr]) -> Option<IpAddr> {
-    let bits = encap::from_ip(net.network()) >> (128 - u32::from(encap_len(net))).min(127);
-    let at = usize::try_from(bits % hops.len().max(1) as u128).unwrap_or(0);
-    hops.get(at).copied()
-}
-
-/// Length of a prefix among addresses of 128 bits.
-fn encap_len(net: &IpNet) -> u8 {
-    match net {
-        IpNet::V4(net) => 96 + net.prefix_len(),
-        IpNet::V6(net) => net.prefix_len(),
     }
 }
 
@@ -184,18 +173,25 @@ mod tests {
     }
 
     #[test]
-    fn equal_next_hops_share_prefixes() {
-        let hops: &[&str] = &["192.168.77.8", "192.168.77.9"];
+    fn equal_next_hops_all_have_the_prefix() {
+        let mut fleet = fleet(Tunnel::Direct);
+        Arc::make_mut(&mut fleet.peers[1]).address6 = Some("fd77::3".parse().unwrap());
         let routes = learned(&[
-            ("10.244.10.0/26", hops),
-            ("10.244.10.64/26", hops),
-            ("10.244.11.0/24", hops),
-            ("10.244.12.0/24", hops),
+            ("10.244.10.0/26", &["192.168.77.8", "192.168.77.9"]),
+            ("10.244.11.0/24", &["192.168.77.9", "192.168.77.3", "fd77::3"]),
+            ("10.244.2.0/24", &["192.168.77.8", "192.168.77.9"]),
         ]);
-        let all = routes.onto(&fleet(Tunnel::Direct));
-        let shares: Vec<usize> =
-            all.peers.iter().filter(|p| p.name.contains('.')).map(|p| p.pod_cidrs.len()).collect();
-        assert_eq!(shares, [2, 2]);
+        let text = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        let direct = Some(Backend::Direct);
+        assert_eq!(
+            shape(&routes.onto(&fleet)),
+            [
+                ("192.168.77.8".to_owned(), text(&["10.244.10.0/26"]), direct),
+                ("192.168.77.9".to_owned(), text(&["10.244.10.0/26", "10.244.11.0/24"]), direct),
+                ("n2".to_owned(), text(&["10.244.2.0/24"]), None),
+                ("n3".to_owned(), text(&["10.244.3.0/24", "10.244.11.0/24"]), None),
+            ]
+        );
     }
 
     #[test]

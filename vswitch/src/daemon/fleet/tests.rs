@@ -369,3 +369,63 @@ fn strict_filtering_of_sources_lets_direct_peers_in() {
     })
     .unwrap();
 }
+
+#[test]
+fn a_range_of_several_direct_peers_is_one_route_of_the_host() {
+    netns::in_new(|| {
+        let mut bed = Bed::start("several", "type = \"vxlan\"");
+        let policy = || sysctl::get("net/ipv4/fib_multipath_hash_policy").unwrap();
+        let shared = |n, backend| {
+            let mut peer = peer(n, backend);
+            peer.pod_cidrs.push("10.244.9.0/24".parse().unwrap());
+            peer
+        };
+        let direct = Some(Backend::Direct);
+        let show = || run("ip route show 10.244.9.0/24").split_whitespace().collect::<Vec<_>>().join(" ");
+        let over = |hops: &[u8]| match hops {
+            [n] => format!("10.244.9.0/24 via 192.168.77.{n} dev u0 proto 118 onlink"),
+            _ => hops.iter().fold("10.244.9.0/24 proto 118".to_owned(), |text, n| {
+                text + &format!(" nexthop via 192.168.77.{n} dev u0 weight 1 onlink")
+            }),
+        };
+        // One of them is reached through a tunnel: that is no way of the host's.
+        for (peers, hops) in [
+            (vec![shared(2, direct)], &[2][..]),
+            (vec![shared(2, direct), shared(3, direct), shared(4, None)], &[2, 3]),
+            (vec![shared(2, direct), shared(3, direct), shared(4, direct)], &[2, 3, 4]),
+            (vec![shared(3, direct), shared(4, direct)], &[3, 4]),
+            (vec![shared(4, direct)], &[4]),
+            (vec![shared(3, direct), shared(4, direct)], &[3, 4]),
+        ] {
+            let before = policy();
+            let mut fleet = bed.fleet();
+            fleet.peers = all(peers);
+            bed.set(fleet.clone());
+            assert_eq!(show(), over(hops));
+            assert_eq!(policy(), if hops.len() > 1 { "1" } else { &before });
+            // Told again, nothing changes; what somebody changed is put right.
+            bed.set(fleet.clone());
+            assert_eq!(show(), over(hops));
+            run("ip route replace 10.244.9.0/24 via 192.168.77.77 dev u0 proto 118 onlink");
+            bed.set(fleet);
+            assert_eq!(show(), over(hops));
+        }
+        let rows = bed.daemon.route_infos();
+        let row = rows.iter().find(|r| r.dst.to_string() == "10.244.9.0/24").unwrap();
+        assert_eq!(row.via, "n3, n4");
+        // With the peers it goes, and what an earlier process left too.
+        run("ip route add 10.244.8.0/24 proto 118 nexthop via 192.168.77.8 dev u0 nexthop via 192.168.77.9 dev u0");
+        let mut fleet = bed.fleet();
+        fleet.peers = all([peer(3, direct)]);
+        bed.set(fleet);
+        assert_eq!(show(), "");
+        assert_eq!(run("ip route show 10.244.8.0/24"), "");
+        // A policy of the host's own stays.
+        sysctl::set("net/ipv4/fib_multipath_hash_policy", "2").unwrap();
+        let mut fleet = bed.fleet();
+        fleet.peers = all([shared(3, direct), shared(4, direct)]);
+        bed.set(fleet);
+        assert_eq!(policy(), "2");
+    })
+    .unwrap();
+}

@@ -10,7 +10,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
-    RouteAttribute, RouteMessage, RouteNextHop, RouteProtocol, RouteScope, RouteType,
+    RouteAttribute, RouteMessage, RouteNextHop, RouteNextHopFlags, RouteProtocol, RouteScope, RouteType,
 };
 
 use super::addr::family;
@@ -148,14 +148,22 @@ fn message(route: &LearnedRoute) -> RouteMessage {
             attributes.push(RouteAttribute::Oif(*oif));
         }
         hops => {
-            let hop = |(via, oif): &(IpAddr, u32)| {
-                let mut hop = RouteNextHop::default();
-                hop.interface_index = *oif;
-                hop.attributes.push(RouteAttribute::Gateway((*via).into()));
-                hop
-            };
-            attributes.push(RouteAttribute::MultiPath(hops.iter().map(hop).collect()));
+            attributes.push(several(hops, false));
         }
     }
     message
+}
+
+/// Next hops, each with the index of its link, all equally good (RTA_MULTIPATH; equal weights).
+pub(super) fn several(hops: &[(IpAddr, u32)], onlink: bool) -> RouteAttribute {
+    let hop = |(via, oif): &(IpAddr, u32)| {
+        let mut hop = RouteNextHop::default();
+        hop.interface_index = *oif;
+        if onlink {
+            hop.flags |= RouteNextHopFlags::Onlink;
+        }
+        hop.attributes.push(RouteAttribute::Gateway((*via).into()));
+        hop
+    };
+    RouteAttribute::MultiPath(hops.iter().map(hop).collect())
 }

@@ -5,11 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHop, RouteNextHopFlags,
+    RouteProtocol, RouteScope, RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::addr::family;
+use super::multi::several;
 use super::{Netlink, NetlinkError, Operand};
 
 /// The protocol number that marks a route as made by the switch.
@@ -42,6 +44,9 @@ pub struct Route {
     pub via: Option<IpAddr>,
     /// Index of the outgoing link.
     pub oif: Option<u32>,
+    /// Next hops, each with the index of its link, all equally good, in order; `via` and `oif` are none then. Empty for a
+    /// route that has one way only.
+    pub hops: Vec<(IpAddr, u32)>,
     /// The next hop is on the link even where no address says so.
     pub onlink: bool,
     /// Source address of packets that the host sends.
@@ -68,6 +73,7 @@ impl Route {
             dst,
             via: None,
             oif: None,
+            hops: Vec::new(),
             onlink: false,
             source: None,
             link_scope: false,
@@ -117,7 +123,7 @@ impl Netlink {
         self.change("delete", || Operand::Route(route.dst), request, 0)
     }
 
-    /// The routes of both families that pass the filter. Multipath routes and cached exceptions are left out.
+    /// The routes of both families that pass the filter. Cached exceptions are left out.
     ///
     /// # Errors
     /// See [`NetlinkError`].
@@ -131,7 +137,9 @@ impl Netlink {
                 RouteNetlinkMessage::NewRoute(message) => route(&message).filter(|route| {
                     filter.table.is_none_or(|table| table == route.table)
                         && filter.protocol.is_none_or(|protocol| protocol == route.protocol)
-                        && filter.oif.is_none_or(|oif| Some(oif) == route.oif)
+                        && filter.oif.is_none_or(|oif| {
+                            Some(oif) == route.oif || route.hops.iter().any(|hop| hop.1 == oif)
+                        })
                 }),
                 _ => None,
             })?);
@@ -163,7 +171,7 @@ impl Netlink {
     }
 
     /// The entry of the kernel's tables that [`route_to`](Self::route_to) follows: its own destination, priority and
-    /// maker. Link and next hop are missing where it has several.
+    /// maker. Several next hops are in [`Route::hops`].
     ///
     /// # Errors
     /// `ENETUNREACH` without one.
@@ -206,7 +214,7 @@ fn message(route: &Route) -> RouteMessage {
         RouteKind::Unicast if route.link_scope || connected => RouteScope::Link,
         _ => RouteScope::Universe,
     };
-    if route.onlink {
+    if route.onlink && route.hops.is_empty() {
         header.flags |= RouteFlags::Onlink;
     }
     let attributes = &mut message.attributes;
@@ -218,6 +226,9 @@ fn message(route: &Route) -> RouteMessage {
     }
     attributes.extend(route.via.map(|ip| RouteAttribute::Gateway(ip.into())));
     attributes.extend(route.oif.map(RouteAttribute::Oif));
+    if !route.hops.is_empty() {
+        attributes.push(several(&route.hops, route.onlink));
+    }
     attributes.extend(route.source.map(|ip| RouteAttribute::PrefSource(ip.into())));
     attributes.extend(route.metric.map(RouteAttribute::Priority));
     attributes.extend(route.mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])));
@@ -265,10 +276,14 @@ pub(super) fn route(message: &RouteMessage) -> Option<Route> {
                 route.dst = IpNet::new(ip(to)?, header.destination_prefix_length).ok()?;
             }
             RouteAttribute::Gateway(via) => route.via = ip(via),
-            RouteAttribute::Via(netlink_packet_route::route::RouteVia::Inet6(via)) => {
-                route.via = Some((*via).into())
-            }
+            RouteAttribute::Via(RouteVia::Inet6(via)) => route.via = Some((*via).into()),
             RouteAttribute::Oif(index) => route.oif = Some(*index),
+            RouteAttribute::MultiPath(all) => {
+                route.hops =
+                    all.iter().filter_map(|hop| Some((gateway(hop)?, hop.interface_index))).collect();
+                route.hops.sort_unstable();
+                route.onlink = all.iter().all(|hop| hop.flags.contains(RouteNextHopFlags::Onlink));
+            }
             RouteAttribute::PrefSource(source) => route.source = ip(source),
             RouteAttribute::Priority(metric) => route.metric = Some(*metric),
             RouteAttribute::Table(table) => route.table = *table,
@@ -283,6 +298,15 @@ pub(super) fn route(message: &RouteMessage) -> Option<Route> {
         }
     }
     Some(route)
+}
+
+/// The address of one of several next hops; none for one on a connected network.
+fn gateway(hop: &RouteNextHop) -> Option<IpAddr> {
+    hop.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(via) => ip(via),
+        RouteAttribute::Via(RouteVia::Inet6(via)) => Some((*via).into()),
+        _ => None,
+    })
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {

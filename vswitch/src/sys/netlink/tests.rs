@@ -298,3 +298,48 @@ fn the_entry_a_packet_follows_is_named_and_learned_routes_are_not_heard_of() {
         assert!(heard("172.16.0.0/12"));
     });
 }
+
+#[test]
+fn routes_over_several_next_hops_are_read_back_and_replaced() {
+    with_veth(|nl, a| {
+        nl.add_address(a, "10.9.0.1/24".parse().unwrap(), false, false).unwrap();
+        nl.add_address(a, "fd99::1/64".parse().unwrap(), false, false).unwrap();
+        for (dst, vias) in [
+            ("10.3.0.0/16", ["10.8.0.2", "10.9.0.3", "10.9.0.4"]),
+            ("fd03::/64", ["fd99::2", "fd99::3", "fd99::4"]),
+        ] {
+            let hop = |at: usize| (vias[at].parse().unwrap(), a);
+            let route = Route { onlink: true, ..Route::to(dst.parse().unwrap()) };
+            let one = Route { via: Some(hop(1).0), oif: Some(a), ..route.clone() };
+            let several =
+                |at: &[usize]| Route { hops: at.iter().map(|at| hop(*at)).collect(), ..route.clone() };
+            let mut is = |want: &Route| {
+                nl.replace_route(want).unwrap();
+                let there = nl.routes(RouteFilter::OURS).unwrap();
+                assert_eq!(there.len(), 1, "{there:?}");
+                let there = &there[0];
+                assert_eq!((there.dst, there.via, there.oif), (want.dst, want.via, want.oif));
+                assert_eq!((&there.hops, there.onlink), (&want.hops, want.onlink));
+                let family = if want.dst.addr().is_ipv6() { "-6" } else { "-4" };
+                let seen = ip(&format!("{family} route show proto 118 {}", want.dst));
+                for (at, via) in vias.iter().enumerate() {
+                    let has = want.hops.contains(&hop(at)) || want.via == Some(hop(at).0);
+                    assert_eq!(seen.contains(&format!("via {via} dev a")), has, "{seen}");
+                }
+            };
+            let (two, other, all) = (several(&[0, 1]), several(&[1, 2]), several(&[0, 1, 2]));
+            for want in [&one, &two, &other, &all, &one, &all, &two] {
+                is(want);
+            }
+            let by = |oif| RouteFilter { oif: Some(oif), ..RouteFilter::OURS };
+            assert_eq!((nl.routes(by(a)).unwrap().len(), nl.routes(by(a + 100)).unwrap().len()), (1, 0));
+            let host = route.dst.addr();
+            assert_eq!(nl.entry_for(host).unwrap().hops, two.hops);
+            assert!(nl.del_route(&other).unwrap_err().is_absent(), "not that one");
+            nl.replace_route(&two).unwrap();
+            let there = nl.routes(RouteFilter::OURS).unwrap().remove(0);
+            nl.del_route(&there).unwrap();
+            assert_eq!(nl.routes(RouteFilter::OURS).unwrap(), []);
+        }
+    });
+}
