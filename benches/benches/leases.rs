@@ -246,7 +246,7 @@ fn main() {
     (0..LEASES).for_each(|n| leases.insert(key(n), entry(n, end(n, 0), 1)));
     let tunnel = TunnelConfig::Vxlan { vni: 1, port: 8472, vtep_mac: None, cross_subnet: false };
     let (cluster_cidrs, pod_cidrs) = (network.networks(), facts.pod_cidrs.clone());
-    let fleet = Fleet { cluster_cidrs, pod_cidrs, tunnel, peers: Vec::new() };
+    let fleet = Fleet { cluster_cidrs, pod_cidrs, pools: Vec::new(), tunnel, peers: Vec::new() };
     let changes = Arc::new(Mutex::new(first));
     let own = Own { address: Some(Ipv4Addr::new(192, 168, 77, 1)), ..Own::default() };
     let mut control = Control {

@@ -26,6 +26,7 @@ mod release;
 mod repair;
 mod routes;
 mod store;
+mod surplus;
 mod survey;
 mod time;
 
@@ -41,6 +42,7 @@ pub use self::release::{release, release_address};
 pub use self::repair::{Repaired, repair};
 pub use self::routes::{Routes, Table};
 pub use self::store::{Change, Entry, KeyStore};
+pub use self::surplus::{Idle, RETENTION, give_back};
 pub use self::survey::{Finding, Known, Problem, Survey, Surveyed, survey};
 pub use self::time::{parse_time, timestamp};
 

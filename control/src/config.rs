@@ -200,6 +200,8 @@ pub struct Peer {
     pub vtep_mac: Option<Mac>,
     /// How packets for it travel, where it says so itself; none = as this node's do ([`Config::tunnel`]).
     pub backend: Option<Backend>,
+    /// Without encapsulation where it is on our own subnet; none = as this node's tunnel has it.
+    pub cross_subnet: Option<bool>,
 }
 
 impl Config {

@@ -18,11 +18,26 @@ pub struct Fleet {
     pub cluster_cidrs: Vec<IpNet>,
     /// Ranges of this node's pods.
     pub pod_cidrs: Vec<IpNet>,
+    /// Parts of `cluster_cidrs` for which something else holds: address pools.
+    pub pools: Vec<Pool>,
     /// How this node's packets travel, unless a peer wants them otherwise ([`Peer::backend`]).
     pub tunnel: Tunnel,
     /// The other nodes, in order of their names. A node that has one tunnel end for each family is two peers. Of two
     /// tellings those that did not change are shared.
     pub peers: Vec<Arc<Peer>>,
+}
+
+/// An address pool, as far as it says how its pods' packets are treated. A pool inside another range counts for itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// Its addresses.
+    pub cidr: IpNet,
+    /// What packets for it may arrive in, on whichever node; none = as the peers have it.
+    pub backend: Option<Backend>,
+    /// What its pods send to addresses outside the cluster leaves under the node's own address.
+    pub masquerade: bool,
+    /// BGP announces it.
+    pub announce: bool,
 }
 
 /// How packets for one peer travel, as the peer itself publishes it.
@@ -77,6 +92,7 @@ impl Fleet {
         Fleet {
             cluster_cidrs: config.network.cluster_cidrs.clone(),
             pod_cidrs: config.network.pod_cidrs.clone(),
+            pools: Vec::new(),
             tunnel: config.tunnel.clone(),
             peers,
         }
@@ -116,10 +132,18 @@ impl Fleet {
         node.address.is_none() || self.peers.iter().any(over_v6)
     }
 
-    /// Every form in use: this node's own, and those that peers ask for; sorted.
+    /// Is it on this node's subnet, and reached without encapsulation for that?
+    #[must_use]
+    pub fn is_near(&self, node: &Node, peer: &Peer) -> bool {
+        let direct = peer.cross_subnet.unwrap_or_else(|| self.tunnel.cross_subnet());
+        direct && self.reach(node, peer).is_some_and(|addr| node.is_near(addr))
+    }
+
+    /// Every form in use: this node's own, and those that peers and pools ask for; sorted.
     #[must_use]
     pub fn backends(&self) -> Vec<Backend> {
         let mut all: Vec<Backend> = self.peers.iter().filter_map(|p| p.backend).collect();
+        all.extend(self.pools.iter().filter_map(|pool| pool.backend));
         all.push(self.tunnel.backend());
         all.sort_unstable();
         all.dedup();

@@ -14,12 +14,13 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use policy::model::{Policy, PolicyKind, Tier};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub use self::calico::host::HostEndpoint;
-pub use self::calico::pool::IpPool;
+pub use self::calico::pool::{IpPool, PoolMode};
 pub use self::calico::set::NetworkSet;
 pub use self::core::{Namespace, Node, Pod, ServiceAccount, Wishes};
 pub use self::field::{FieldError, Reason};
@@ -72,11 +73,13 @@ pub enum Kind {
     HostEndpoint,
     /// `projectcalico.org/v3`.
     IpPool,
+    /// `projectcalico.org/v3`.
+    IpReservation,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 16] = [
+    pub const ALL: [Kind; 17] = [
         Kind::Namespace,
         Kind::ServiceAccount,
         Kind::Pod,
@@ -93,6 +96,7 @@ impl Kind {
         Kind::GlobalNetworkSet,
         Kind::HostEndpoint,
         Kind::IpPool,
+        Kind::IpReservation,
     ];
 
     /// The kind that somebody means: its name, its plural or its short name as `kubectl` has it, in any case.
@@ -143,6 +147,7 @@ impl Kind {
                 "GlobalNetworkSet" => Kind::GlobalNetworkSet,
                 "HostEndpoint" => Kind::HostEndpoint,
                 "IPPool" => Kind::IpPool,
+                "IPReservation" => Kind::IpReservation,
                 _ => return None,
             },
             _ => return None,
@@ -172,7 +177,8 @@ impl Kind {
             | Kind::Tier
             | Kind::GlobalNetworkSet
             | Kind::HostEndpoint
-            | Kind::IpPool => false,
+            | Kind::IpPool
+            | Kind::IpReservation => false,
             Kind::ServiceAccount
             | Kind::Pod
             | Kind::NetworkPolicy
@@ -203,6 +209,7 @@ impl Kind {
             Kind::GlobalNetworkSet => "GlobalNetworkSet",
             Kind::HostEndpoint => "HostEndpoint",
             Kind::IpPool => "IPPool",
+            Kind::IpReservation => "IPReservation",
         }
     }
 }
@@ -249,6 +256,8 @@ pub enum Object {
     Host(HostEndpoint),
     /// A pool of addresses.
     Pool(Arc<IpPool>),
+    /// Addresses of pools that only who asks for them gets: ranges with clear host bits.
+    Reservation(Arc<[IpNet]>),
     /// Valid, and without effect: a staged policy that is to be ignored.
     Inert,
 }
@@ -386,6 +395,7 @@ fn check(key: &Key, value: &Value) -> Result<Object, Refused> {
         Kind::NetworkSet | Kind::GlobalNetworkSet => calico::set::read(value, errors).map(Object::Set),
         Kind::HostEndpoint => calico::host::read(value, errors).map(Object::Host),
         Kind::IpPool => calico::pool::read(value, errors).map(Object::Pool),
+        Kind::IpReservation => calico::reservation::read(value, errors).map(Object::Reservation),
         Kind::CalicoNetworkPolicy
         | Kind::GlobalNetworkPolicy
         | Kind::StagedNetworkPolicy

@@ -64,6 +64,7 @@ fn ask(node: &str, handle: &str, pools: &[PoolRange]) -> Ask {
         fixed: Vec::new(),
         pools: pools.to_vec(),
         never: BTreeSet::new(),
+        reserved: Vec::new(),
     }
 }
 

@@ -193,6 +193,7 @@ fn pods_of_three_nodes_share_pools() {
         fixed: Vec::new(),
         pools: vec![PoolRange { cidr: "10.50.0.0/16".parse().unwrap(), block_size: 26 }],
         never: Default::default(),
+        reserved: Vec::new(),
     };
     let leaked = vswitch::lab::within(lab.bed.outside.as_ref().unwrap().path(), || {
         let give = async |keys: &Keys| assign(keys, &ghost, std::time::SystemTime::now()).await.unwrap()[0];

@@ -89,9 +89,13 @@ pub fn compile(node: &NodeFacts, peers: &[Arc<PeerFacts>], ports: &[Option<Arc<P
     let reachable = peers.iter().filter_map(|p| Some((p, *p.addresses.first()?)));
     for (i, (p, addr)) in (0u32..).zip(reachable) {
         claims.extend(p.pod_cidrs.iter().map(|n| (n.trunc(), i)));
-        peer_of.extend(p.addresses.iter().map(|a| (from_ip(*a), i)));
+        // A node that is reached in several ways is several peers; what it sends is the first one's.
+        for a in &p.addresses {
+            peer_of.entry(from_ip(*a)).or_insert(i);
+        }
         table.push(Peer {
             name: Arc::clone(&p.name),
+            sender: peer_of.get(&from_ip(addr)).copied().unwrap_or(i),
             endpoint: SocketAddr::new(addr, p.port),
             tunnel: p.tunnel,
             vnis: [own_vni, p.vni.unwrap_or(NO_VNI)],

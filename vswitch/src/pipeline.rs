@@ -197,8 +197,10 @@ fn source<X: Explain>(snap: &Snapshot, from: Ingress<'_>, p: &Parsed, x: &mut X)
             _ => Ok(()),
         },
         Ingress::Peer(i) => match snap.fib.lookup(p.src) {
-            Some(NextHop::Peer(owner)) if owner == i => Ok(()),
-            Some(NextHop::Group(g)) if snap.groups.members(g).any(|member| member == i) => Ok(()),
+            Some(NextHop::Peer(owner)) if is_from(snap, owner, i) => Ok(()),
+            Some(NextHop::Group(g)) if snap.groups.members(g).any(|member| is_from(snap, member, i)) => {
+                Ok(())
+            }
             _ => Err(DropReason::PeerSpoof),
         },
     };
@@ -210,6 +212,11 @@ fn source<X: Explain>(snap: &Snapshot, from: Ingress<'_>, p: &Parsed, x: &mut X)
         }
     });
     verdict
+}
+
+/// Is peer `owner` the node that `from` is?
+fn is_from(snap: &Snapshot, owner: u32, from: u32) -> bool {
+    owner == from || snap.peers.get(owner as usize).is_some_and(|peer| peer.sender == from)
 }
 
 fn pod_source(port: &Port, p: &Parsed) -> Result<(), DropReason> {

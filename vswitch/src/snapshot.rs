@@ -89,6 +89,8 @@ pub const NO_VNI: u32 = u32::MAX;
 pub struct Peer {
     /// Its name.
     pub name: Arc<str>,
+    /// The peer, by its index, that what this node sends is taken for: itself, unless a node is reached in several ways.
+    pub sender: u32,
     /// Where its tunnel endpoint listens; port 0 where the tunnel has no ports.
     pub endpoint: SocketAddr,
     /// How packets for it travel; none = through the host's routes, without encapsulation.

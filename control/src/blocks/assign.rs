@@ -35,6 +35,16 @@ pub struct Ask {
     pub pools: Vec<PoolRange>,
     /// Addresses that nobody is given.
     pub never: BTreeSet<IpAddr>,
+    /// Addresses that only who asks for them is given.
+    pub reserved: Vec<IpNet>,
+}
+
+impl Ask {
+    /// Is it none that is given to whoever wants any?
+    #[must_use]
+    pub fn keeps(&self, addr: &IpAddr) -> bool {
+        self.never.contains(addr) || self.reserved.iter().any(|net| net.contains(addr))
+    }
 }
 
 /// Why there is no address.

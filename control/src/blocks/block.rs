@@ -274,10 +274,10 @@ impl Block {
         held.map(|(addr, _)| addr).collect()
     }
 
-    /// The address that has been free longest and is none of `never`.
+    /// The address that has been free longest and is not kept back.
     #[must_use]
-    pub fn next_free(&self, never: &BTreeSet<IpAddr>) -> Option<IpAddr> {
-        self.unallocated.iter().map(|i| self.address(*i)).find(|addr| !never.contains(addr))
+    pub fn next_free(&self, kept: impl Fn(&IpAddr) -> bool) -> Option<IpAddr> {
+        self.unallocated.iter().map(|i| self.address(*i)).find(|addr| !kept(addr))
     }
 
     /// Gives an address of this block that is free, or cools down, to a handle; true when it was.

@@ -46,6 +46,8 @@ pub struct Facts<'a> {
     pub namespace: &'a LabelMap,
     /// Addresses that no pod is given: those of nodes.
     pub never: &'a BTreeSet<IpAddr>,
+    /// Those that a pod is given only when it asks for them: IPReservations.
+    pub reserved: &'a [IpNet],
 }
 
 /// What the pod asks for.
@@ -194,7 +196,15 @@ pub fn choose(
     if fixed.is_empty() && pools.is_empty() {
         return Err(ChooseError::None);
     }
-    Ok(Ask { handle: handle.to_owned(), node: node.to_owned(), of, fixed, pools, never: facts.never.clone() })
+    Ok(Ask {
+        handle: handle.to_owned(),
+        node: node.to_owned(),
+        of,
+        fixed,
+        pools,
+        never: facts.never.clone(),
+        reserved: facts.reserved.to_vec(),
+    })
 }
 
 fn annotation(key: &'static str, text: &str, why: &'static str) -> ChooseError {

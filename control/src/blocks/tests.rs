@@ -39,6 +39,7 @@ fn ask(node: &str, handle: &str, pools: &[(&str, u8)]) -> Ask {
         fixed: Vec::new(),
         pools: pools.iter().map(pool).collect(),
         never: BTreeSet::new(),
+        reserved: Vec::new(),
     }
 }
 
@@ -99,6 +100,53 @@ fn an_address_its_block_and_its_handle_are_written_together() {
         _ => None,
     };
     assert_eq!(found.iter().filter_map(leaked).filter(|a| other.contains(a)).count(), 2, "{found:?}");
+}
+
+#[test]
+fn a_reserved_address_is_for_who_asks_for_it() {
+    let store = Memory::default();
+    let reserved = vec![net("10.9.0.0/28"), net("10.9.0.18/32")];
+    for handle in 0..20 {
+        let one =
+            Ask { reserved: reserved.clone(), ..ask("n1", &format!("h{handle}"), &[("10.9.0.0/26", 26)]) };
+        let addr = give(&store, &one, 0).unwrap()[0];
+        assert!(reserved.iter().all(|net| !net.contains(&addr)), "{addr}");
+    }
+    let wanted = Ask { reserved: reserved.clone(), ..fixed("n1", "w", "10.9.0.18", "10.9.0.0/26") };
+    assert_eq!(give(&store, &wanted, 0).unwrap(), [ip("10.9.0.18")]);
+    // Nothing else is left: 64 but 17 reserved and 20 taken are 27.
+    let rest = (0..40).filter(|i| {
+        let one = Ask { reserved: reserved.clone(), ..ask("n1", &format!("r{i}"), &[("10.9.0.0/26", 26)]) };
+        give(&store, &one, 0).is_ok()
+    });
+    assert_eq!(rest.count(), 27);
+}
+
+#[test]
+fn idle_blocks_are_given_back_but_for_one() {
+    let store = Memory::default();
+    let pool = &[("10.9.0.0/24", 28)];
+    for pod in 0..40 {
+        give(&store, &ask("n1", &format!("h{pod}"), pool), 0).unwrap();
+    }
+    give(&store, &ask("n2", "other", pool), 0).unwrap();
+    let blocks = || store.keys().iter().filter(|key| key.contains("/assignment/")).count();
+    assert_eq!(blocks(), 4, "three of n1, one of n2");
+    let mut idle = Idle::new();
+    let mut look = |now: u64| run(give_back(&store, "n1", &mut idle, at(now))).unwrap().len();
+    assert_eq!(look(10), 0);
+    (1..40).for_each(|pod| drop(take(&store, &format!("h{pod}"), 20)));
+    // Cooling down is not idle yet, and then it is for long enough only later.
+    assert_eq!((look(30), look(60), look(60 + 599)), (0, 0, 0));
+    // A pod came and went meanwhile: of whichever block, that one begins anew.
+    give(&store, &ask("n1", "late", pool), 640).unwrap();
+    take(&store, "late", 650);
+    assert_eq!(look(60 + 600), 2, "the one in use stays, and with it the late pod's address");
+    assert_eq!(blocks(), 2);
+    take(&store, "h0", 700);
+    assert_eq!((look(800), look(2000)), (0, 0), "the last one of a family stays");
+    assert_eq!(blocks(), 2);
+    assert_eq!(store.keys().iter().filter(|key| key.contains("/host/n1/")).count(), 1);
 }
 
 #[test]
@@ -224,7 +272,7 @@ const CALICO: &str = r#"{"cidr":"10.9.0.64/30","affinity":"host:n1","affinity_cl
 fn calicos_values_are_read_kept_and_written_as_it_does() {
     let mut block = Block::parse(&net("10.9.0.64/30"), CALICO.as_bytes()).unwrap();
     assert_eq!((block.node(), block.free(), block.is_empty()), (Some("n1"), 2, false));
-    assert_eq!(block.next_free(&BTreeSet::new()), Some(ip("10.9.0.67")));
+    assert_eq!(block.next_free(|_| false), Some(ip("10.9.0.67")));
     assert_eq!(block.held_by("k8s-pod-network.c1"), [ip("10.9.0.64")]);
     let before: serde_json::Value = serde_json::from_str(CALICO).unwrap();
     let mut after: serde_json::Value = serde_json::from_slice(&block.encode()).unwrap();
@@ -344,7 +392,7 @@ fn pods_get_what_pools_and_annotations_say() {
         let text = |key: &str| wishes.iter().find(|(k, _)| *k == key).map(|(_, v)| Arc::from(*v));
         let annotations = Wishes { addrs: text("addrs"), pools4: text("4"), pools6: text("6") };
         let wishes = PodWishes { annotations, addrs: addrs.iter().map(|a| ip(a)).collect() };
-        let facts = Facts { pools: &all, node, namespace, never: &never };
+        let facts = Facts { pools: &all, node, namespace, never: &never, reserved: &[] };
         choose(facts, &wishes, "n1", "h", BTreeMap::new())
             .map(|ask| {
                 let pools = ask.pools.iter().map(|p| p.cidr.to_string());

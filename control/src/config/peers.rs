@@ -114,7 +114,7 @@ fn check_one(
             errors.add(key, mac.to_string(), Problem::Duplicate { other_key: other });
         }
     }
-    Peer { name, address, address6, pod_cidrs, vtep_mac, backend }
+    Peer { name, address, address6, pod_cidrs, vtep_mac, backend, cross_subnet: None }
 }
 
 /// A peer's own form. VXLAN is in the segment of `[tunnel]`, or in segment 1 where that is of another kind.

@@ -287,7 +287,15 @@ pub(super) fn peer((end, backend, vtep_mac): Way, mut pod_cidrs: Vec<IpNet>) -> 
         IpAddr::V4(v4) => (Some(v4), None),
         IpAddr::V6(v6) => (None, Some(v6)),
     };
-    Peer { name: end.to_string(), address, address6, pod_cidrs, vtep_mac, backend: Some(backend) }
+    Peer {
+        name: end.to_string(),
+        address,
+        address6,
+        pod_cidrs,
+        vtep_mac,
+        backend: Some(backend),
+        cross_subnet: None,
+    }
 }
 
 /// More than any node can be given: a subnet is a quarter of the network at most.

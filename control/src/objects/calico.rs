@@ -20,6 +20,7 @@ use super::{Key, Object, decode, netpol};
 
 pub(super) mod host;
 pub(super) mod pool;
+pub(super) mod reservation;
 mod rule;
 pub(super) mod set;
 pub(super) mod tier;

@@ -23,6 +23,7 @@ mod lease;
 mod mirror;
 mod nodes;
 mod objects;
+mod pages;
 mod pods;
 mod request;
 mod shared;

@@ -129,6 +129,7 @@ fn peers(name: &str, node: &Node, value: &LeaseValue) -> Result<Vec<Peer>, Strin
             pod_cidrs: four,
             vtep_mac: mac,
             backend: Some(backend),
+            cross_subnet: None,
         });
     }
     // What has no form on the wire is no reason to do without the rest.
@@ -146,6 +147,7 @@ fn peers(name: &str, node: &Node, value: &LeaseValue) -> Result<Vec<Peer>, Strin
             pod_cidrs: six,
             vtep_mac: mac,
             backend: Some(backend),
+            cross_subnet: None,
         });
     }
     Ok(peers)

@@ -265,10 +265,7 @@ impl Daemon {
         let done = self.follow(fleet);
         if let Some(bgp) = &mut self.bgp {
             let announced = match &self.pools {
-                Some(_) => announced(
-                    &self.stored.pod_cidrs,
-                    self.attached.values().flat_map(|a| &a.record.addresses),
-                ),
+                Some(_) => announced(&self.stored, self.attached.values().flat_map(|a| &a.record.addresses)),
                 None => self.stored.pod_cidrs.iter().chain(&self.former).copied().collect(),
             };
             bgp.follow(&self.config, &self.stored, announced);

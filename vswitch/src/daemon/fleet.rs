@@ -56,8 +56,7 @@ impl Daemon {
         self.facts = facts(&self.config, &fleet, vtep_mac, self.facts.mtu);
         let before = (&*self.fleet, &*self.peers);
         self.peers = peers(&fleet, &self.config.node, before, self.whole, self.switch.workers());
-        let stays = |name: &str| self.peers.binary_search_by(|p| (*p.name).cmp(name)).is_ok();
-        self.path_mtus.retain(|name, _| stays(name));
+        self.path_mtus.retain(|addr, _| self.peers.iter().any(|p| p.addresses.first() == Some(addr)));
         self.fleet = fleet;
         self.level_paths();
         let mut first = None;
@@ -150,7 +149,7 @@ impl Daemon {
     fn host_plan(&self) -> node::Plan {
         let facts = &self.facts;
         let routers: Vec<IpAddr> = [facts.router(false), facts.router(true)].into_iter().flatten().collect();
-        let (cluster, own) = self.ranges();
+        let masquerade::Ranges { cluster, own, .. } = self.ranges();
         node::Plan {
             uplink: self.config.node.uplink.clone(),
             state_dir: self.config.node.state_dir.clone(),
@@ -163,11 +162,15 @@ impl Daemon {
     }
 
     /// The cluster's ranges and this node's, with the addresses of pods that are outside them.
-    pub(super) fn ranges(&self) -> (Vec<IpNet>, Vec<IpNet>) {
+    pub(super) fn ranges(&self) -> masquerade::Ranges {
         let beyond = |net: &&IpNet| !self.facts.cluster_cidrs.iter().any(|c| c.contains(*net));
         let cluster = self.facts.cluster_cidrs.iter().chain(self.former.iter().filter(beyond));
         let own = self.facts.pod_cidrs.iter().chain(&self.former);
-        (cluster.copied().collect(), own.copied().collect())
+        masquerade::Ranges {
+            cluster: cluster.copied().collect(),
+            own: own.copied().collect(),
+            plain: self.fleet.pools.iter().filter(|pool| !pool.masquerade).map(|pool| pool.cidr).collect(),
+        }
     }
 
     fn install_masquerade(&mut self) -> Result<(), DaemonError> {
@@ -175,7 +178,7 @@ impl Daemon {
         if !self.config.network.masquerade || self.masqueraded.as_ref() == Some(&ranges) {
             return Ok(());
         }
-        let done = masquerade::install(&ranges.0, &ranges.1);
+        let done = masquerade::install(&ranges);
         self.problem("nftables", done.as_ref().err().map(|err| chain(err)));
         done?;
         self.masqueraded = Some(ranges);
@@ -264,7 +267,7 @@ fn peer(fleet: &Fleet, node: &Node, p: &Peer, stats: PeerStatsBlocks) -> PeerFac
             "has no address that this node can reach in this form: left out"
         ),
     }
-    let near = fleet.tunnel.cross_subnet() && reach.is_some_and(|a| node.is_near(a));
+    let near = fleet.is_near(node, p);
     // A direct peer that sends encapsulated is answered in this node's own form.
     let form = uplinks::form(backend).or_else(|| uplinks::form(fleet.tunnel.backend()));
     PeerFacts {

@@ -30,25 +30,36 @@ pub enum MasqueradeError {
     },
 }
 
+/// What the rules are about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ranges {
+    /// Of all pods.
+    pub cluster: Vec<IpNet>,
+    /// Of this node's pods.
+    pub own: Vec<IpNet>,
+    /// Those whose pods keep their addresses wherever they send to: address pools without `natOutgoing`.
+    pub plain: Vec<IpNet>,
+}
+
 /// Installs the rules, replacing ours of before.
 ///
 /// # Errors
 /// When nft is missing or refuses.
-pub fn install(cluster: &[IpNet], own: &[IpNet]) -> Result<(), MasqueradeError> {
-    nft(&render(cluster, own))
+pub fn install(ranges: &Ranges) -> Result<(), MasqueradeError> {
+    nft(&render(ranges))
 }
 
 /// Installs the rules again where they are not as installed; true when they were.
 ///
 /// # Errors
 /// When nft is missing or refuses.
-pub fn ensure(cluster: &[IpNet], own: &[IpNet]) -> Result<bool, MasqueradeError> {
+pub fn ensure(ranges: &Ranges) -> Result<bool, MasqueradeError> {
     // nft writes sets its own way, so rules are counted, not compared.
     let rules = |text: &str| {
         let is_rule = |l: &&str| ["ip ", "ip6 ", "meta "].iter().any(|word| l.starts_with(word));
         text.lines().map(str::trim).filter(is_rule).count()
     };
-    let wanted = render(cluster, own);
+    let wanted = render(ranges);
     let mut list = vec!["list", "table"];
     list.extend(TABLE.split(' '));
     let listed = Command::new("nft").args(list).stdin(Stdio::null()).output().map_err(cannot_run)?;
@@ -84,7 +95,7 @@ pub fn remove() -> Result<(), MasqueradeError> {
 }
 
 /// The rules as nft reads them.
-pub fn render(cluster: &[IpNet], own: &[IpNet]) -> String {
+pub fn render(Ranges { cluster, own, plain }: &Ranges) -> String {
     let mut out = format!("add table {TABLE}\ndelete table {TABLE}\ntable {TABLE} {{\n");
     out.push_str("\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n");
     out.push_str("\t\tmeta mark & 0x4000 == 0x4000 return comment \"kube-proxy masquerades it\"\n");
@@ -92,18 +103,23 @@ pub fn render(cluster: &[IpNet], own: &[IpNet]) -> String {
         let of = |nets: &[IpNet]| -> Vec<String> {
             nets.iter().filter(|n| matches!(n, IpNet::V6(_)) == v6).map(IpNet::to_string).collect()
         };
+        let plain = of(plain).join(", ");
         let (cluster, own) = (of(cluster).join(", "), of(own).join(", "));
         if cluster.is_empty() || own.is_empty() {
             continue;
         }
         let (c, o) = (format!("{{ {cluster} }}"), format!("{{ {own} }}"));
-        for rule in [
+        let mut rules = vec![
             format!("saddr {o} {family} daddr {c} return"),
             format!("saddr {c} {family} daddr {o} return"),
             format!("saddr != {c} {family} daddr {o} return"),
             format!("saddr {c} {family} daddr != {multicast} masquerade fully-random"),
             format!("saddr != {c} {family} daddr {c} masquerade fully-random"),
-        ] {
+        ];
+        if !plain.is_empty() {
+            rules.insert(3, format!("saddr {{ {plain} }} return"));
+        }
+        for rule in rules {
             let _ = writeln!(out, "\t\t{family} {rule}");
         }
     }
@@ -150,7 +166,11 @@ mod tests {
     #[test]
     fn rules_are_flannels_in_their_order() {
         let nets = |s: &[&str]| s.iter().map(|n| n.parse().unwrap()).collect::<Vec<IpNet>>();
-        let text = render(&nets(&["10.244.0.0/16", "fd00::/48"]), &nets(&["10.244.1.0/24"]));
+        let text = render(&Ranges {
+            cluster: nets(&["10.244.0.0/16", "fd00::/48"]),
+            own: nets(&["10.244.1.0/24"]),
+            plain: Vec::new(),
+        });
         let rules: Vec<&str> =
             text.lines().map(str::trim).filter(|l| l.starts_with("ip ") || l.starts_with("meta")).collect();
         assert_eq!(

@@ -45,6 +45,7 @@ mod whole;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -184,7 +185,7 @@ pub enum Event {
     /// Somebody changed our nftables table, or we did.
     Nftables,
     /// The ways to these peers take packets of another size, bytes.
-    Paths(Vec<(String, u16)>),
+    Paths(Vec<(IpAddr, u16)>),
     /// Super-frames may, or may no longer, leave whole through the uplink TAP.
     Whole(bool),
     /// TERM or INT.
@@ -234,10 +235,10 @@ pub struct Daemon {
     whole: bool,
     /// The thread that asks peers, unless the configuration forbids it.
     paths: Option<paths::Paths>,
-    /// Sizes of packets that the ways to peers take, where less than the uplink's, by name.
-    path_mtus: HashMap<String, u16>,
-    /// The cluster's and the node's ranges as the nftables table has them.
-    masqueraded: Option<(Vec<IpNet>, Vec<IpNet>)>,
+    /// Sizes of packets that the ways to peers take, where less than the uplink's.
+    path_mtus: HashMap<IpAddr, u16>,
+    /// The ranges as the nftables table has them.
+    masqueraded: Option<masquerade::Ranges>,
     ports: Vec<Option<Arc<Port>>>,
     attached: BTreeMap<AttachmentId, Attached>,
     boot_id: String,

@@ -5,6 +5,8 @@
 //! over here too. The tables change before the interfaces: a pod that sends more than fits is told so
 //! by ICMP, never answered with silence.
 
+use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use control::api::AttachmentId;
@@ -29,8 +31,13 @@ impl Daemon {
         let (Some(link), Some(paths)) = (self.uplink, &mut self.paths) else { return };
         let max = u16::try_from(link.mtu).unwrap_or(u16::MAX);
         let own = &self.facts.addresses;
+        // A node that is reached in several ways is asked once.
+        let mut asked = HashSet::with_capacity(self.peers.len());
         let targets = self.peers.iter().filter_map(|p| {
             let addr = *p.addresses.first()?;
+            if !asked.insert(addr) {
+                return None;
+            }
             let from = *own.iter().find(|a| a.is_ipv6() == addr.is_ipv6())?;
             Some(Target { name: Arc::clone(&p.name), addr, from, max })
         });
@@ -38,7 +45,7 @@ impl Daemon {
     }
 
     /// The ways to some peers take packets of another size.
-    pub(super) fn follow_paths(&mut self, changed: Vec<(String, u16)>) -> Result<(), SwitchError> {
+    pub(super) fn follow_paths(&mut self, changed: Vec<(IpAddr, u16)>) -> Result<(), SwitchError> {
         self.path_mtus.extend(changed);
         self.level_paths();
         self.publish()
@@ -49,7 +56,7 @@ impl Daemon {
     pub(super) fn level_paths(&mut self) {
         let least = u16::try_from(self.fleet.least_mtu()).unwrap_or(u16::MAX);
         for p in &mut self.peers {
-            let outer = self.path_mtus.get(&*p.name);
+            let outer = p.addresses.first().and_then(|addr| self.path_mtus.get(addr));
             let v6 = p.addresses.first().is_some_and(|a| a.is_ipv6());
             let mtu = match (outer, p.tunnel) {
                 (Some(outer), Some(tunnel)) => outer.saturating_sub(tunnel.overhead(v6)).max(least),

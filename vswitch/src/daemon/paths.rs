@@ -50,8 +50,8 @@ pub(super) struct Target {
     pub(super) max: u16,
 }
 
-/// What is known, by peer.
-type Table = Arc<Mutex<HashMap<Arc<str>, Health>>>;
+/// What is known, by the peer's address.
+type Table = Arc<Mutex<HashMap<IpAddr, Health>>>;
 
 /// What became of the targets: of thousands, few at a time.
 struct Change {
@@ -113,8 +113,8 @@ impl Paths {
     }
 
     /// What is known of a peer.
-    pub(super) fn health(&self, name: &str) -> Option<Health> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied()
+    pub(super) fn health(&self, addr: IpAddr) -> Option<Health> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner).get(&addr).copied()
     }
 }
 
@@ -198,7 +198,7 @@ impl Watcher {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let mut before = HashMap::new();
         for target in gone {
-            table.remove(&*target.name);
+            table.remove(&target.addr);
             if let Some(at) = self.by_addr.get(&target.addr).copied()
                 && let Some(place) = self.peers.get_mut(at)
                 && let Some(peer) = place.take_if(|peer| peer.target == target)
@@ -222,7 +222,7 @@ impl Watcher {
                     Peer { target, known: Health::default(), path, due: None }
                 }
             };
-            table.insert(Arc::clone(&peer.target.name), peer.path.health());
+            table.insert(peer.target.addr, peer.path.health());
             self.by_addr.insert(peer.target.addr, at);
             if self.peers.len() <= at {
                 self.peers.resize_with(at + 1, || None);
@@ -255,7 +255,7 @@ impl Watcher {
     }
 
     /// Sends what is due, as far as the rate allows.
-    fn send(&mut self, changed: &mut Vec<(String, u16)>) {
+    fn send(&mut self, changed: &mut Vec<(IpAddr, u16)>) {
         let interval = self.interval();
         loop {
             let now = self.now();
@@ -306,7 +306,7 @@ impl Watcher {
         }
     }
 
-    fn receive(&mut self, changed: &mut Vec<(String, u16)>) {
+    fn receive(&mut self, changed: &mut Vec<(IpAddr, u16)>) {
         let mut heard = Vec::new();
         for (_, socket) in &self.sockets {
             socket.drain(self.secret, |h| heard.push(h));
@@ -338,7 +338,7 @@ impl Watcher {
     }
 
     /// Writes down what is new about a peer.
-    fn note(&mut self, index: usize, changed: &mut Vec<(String, u16)>) {
+    fn note(&mut self, index: usize, changed: &mut Vec<(IpAddr, u16)>) {
         let Some(peer) = self.peer(index) else { return };
         let health = peer.path.health();
         if health == peer.known {
@@ -347,11 +347,11 @@ impl Watcher {
         let before = if peer.known.mtu == 0 { peer.target.max } else { peer.known.mtu };
         if before != health.mtu {
             tracing::info!(peer = &*peer.target.name, addr = %peer.target.addr, from = before, to = health.mtu, "path MTU");
-            changed.push((peer.target.name.to_string(), health.mtu));
+            changed.push((peer.target.addr, health.mtu));
         }
         peer.known = health;
-        let name = Arc::clone(&peer.target.name);
+        let addr = peer.target.addr;
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        table.insert(name, health);
+        table.insert(addr, health);
     }
 }

@@ -18,6 +18,7 @@ use std::time::SystemTime;
 use control::api::{ApiError, Attach, AttachResult, AttachmentId, code};
 use control::attachments::Attachment;
 use control::blocks::{BY, Journal, timestamp};
+use control::fleet::Fleet;
 use crossbeam::channel::Sender;
 use ipnet::IpNet;
 use serde_json::Value;
@@ -79,10 +80,13 @@ pub(super) fn handle(network: &str, id: &AttachmentId) -> String {
     }
 }
 
-/// What BGP announces: the node's ranges, and each address of a pod that lies outside them.
-pub(super) fn announced<'a>(pod_cidrs: &[IpNet], addrs: impl Iterator<Item = &'a IpAddr>) -> Vec<IpNet> {
-    let outside = addrs.filter(|addr| !pod_cidrs.iter().any(|net| net.contains(*addr)));
-    pod_cidrs.iter().copied().chain(outside.map(|addr| IpNet::from(*addr))).collect()
+/// What BGP announces: the node's ranges, and each address of a pod that lies outside them; nothing of pools with
+/// `disableBGPExport`.
+pub(super) fn announced<'a>(fleet: &Fleet, addrs: impl Iterator<Item = &'a IpAddr>) -> Vec<IpNet> {
+    let outside = addrs.filter(|addr| !fleet.pod_cidrs.iter().any(|net| net.contains(*addr)));
+    let all = fleet.pod_cidrs.iter().copied().chain(outside.map(|addr| IpNet::from(*addr)));
+    let hidden = |net: &IpNet| fleet.pools.iter().any(|pool| !pool.announce && pool.cidr.contains(net));
+    all.filter(|net| !hidden(net)).collect()
 }
 
 impl Daemon {
@@ -278,7 +282,7 @@ impl Daemon {
     fn follow_addresses(&mut self) {
         let addrs = || self.attached.values().flat_map(|a| &a.record.addresses);
         let former = super::fleet::former(&self.facts.pod_cidrs, addrs());
-        let announced = announced(&self.stored.pod_cidrs, addrs());
+        let announced = announced(&self.stored, addrs());
         if former != self.former {
             self.former = former;
             self.restore_host();

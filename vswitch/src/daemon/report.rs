@@ -109,7 +109,9 @@ impl Daemon {
         let sum = |f: fn(&crate::snapshot::PeerStats) -> u64| p.stats.iter().map(|s| f(s)).sum::<u64>();
         let heard =
             p.stats.iter().map(|s| s.heard.load(std::sync::atomic::Ordering::Relaxed)).max().unwrap_or(0);
-        let health = self.paths.as_ref().and_then(|paths| paths.health(&p.name)).unwrap_or_default();
+        let health =
+            self.paths.as_ref().zip(p.addresses.first()).and_then(|(paths, addr)| paths.health(*addr));
+        let health = health.unwrap_or_default();
         PeerInfo {
             mtu: u32::from(self.facts.mtu.min(p.path_mtu)),
             rtt_us: health.rtt_us.map(u64::from),

@@ -112,7 +112,7 @@ pub(super) fn start(
         masquerade::remove()?;
     }
     let announced = match &pools {
-        Some(_) => announced(&fleet.pod_cidrs, alive.iter().flat_map(|a| &a.addresses)),
+        Some(_) => announced(&fleet, alive.iter().flat_map(|a| &a.addresses)),
         None => fleet.pod_cidrs.iter().chain(&former).copied().collect(),
     };
     let bgp = Bgp::start(&config, &fleet, announced, &keeper, &mut held, events.clone())?;

@@ -127,8 +127,7 @@ impl Daemon {
         if !self.config.network.masquerade {
             return;
         }
-        let (cluster, own) = self.ranges();
-        let trouble = match masquerade::ensure(&cluster, &own) {
+        let trouble = match masquerade::ensure(&self.ranges()) {
             Ok(true) => None,
             Ok(false) => {
                 let table = masquerade::TABLE;

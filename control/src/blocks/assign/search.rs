@@ -80,7 +80,7 @@ impl<S: KeyStore> Search<'_, S> {
             for pool in &pools {
                 if let Some(cidr) = unclaimed(pool, &there, &ask.node) {
                     let draft = self.claim(cidr).await?;
-                    if let Some(addr) = draft.block.next_free(&ask.never) {
+                    if let Some(addr) = draft.block.next_free(|addr| ask.keeps(addr)) {
                         return Ok((addr, draft));
                     }
                 }
@@ -135,7 +135,7 @@ impl<S: KeyStore> Search<'_, S> {
             Err(err) => return Err(err),
         };
         block.ripen(self.now, self.settings.cool_down());
-        let free = block.next_free(&self.ask.never);
+        let free = block.next_free(|addr| self.ask.keeps(addr));
         Ok(free.map(|addr| (addr, Draft { block, revision, with })))
     }
 
@@ -188,7 +188,7 @@ impl<S: KeyStore> Search<'_, S> {
                         draft.with.push(Change { key, value: None, over: entry.revision });
                     }
                 }
-                if let Some(addr) = draft.block.next_free(&self.ask.never) {
+                if let Some(addr) = draft.block.next_free(|addr| self.ask.keeps(addr)) {
                     return Ok(Some((addr, draft)));
                 }
             }
@@ -197,7 +197,7 @@ impl<S: KeyStore> Search<'_, S> {
             return Ok(None);
         }
         let found = blocks.into_iter().find_map(|(block, revision)| {
-            let addr = block.next_free(&self.ask.never)?;
+            let addr = block.next_free(|addr| self.ask.keeps(addr))?;
             Some((addr, Draft { block, revision, with: Vec::new() }))
         });
         Ok(found)

@@ -27,8 +27,48 @@ pub struct IpPool {
     pub manual: bool,
     /// Pods may have addresses of it: `allowedUses` has `Workload`.
     pub workloads: bool,
+    /// How packets for its pods travel; none = neither `ipipMode` nor `vxlanMode` is there, and the network says.
+    pub mode: Option<PoolMode>,
+    /// What its pods send to addresses of no pool and no node's range leaves under the node's own address.
+    pub nat_outgoing: bool,
+    /// BGP does not announce it.
+    pub disable_bgp_export: bool,
     nodes: Selector,
     namespaces: Selector,
+}
+
+/// How packets for a pool's pods travel between nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PoolMode {
+    /// Routed as they are.
+    Never,
+    /// In IPv4.
+    Ipip {
+        /// Only where the node is on another subnet.
+        cross_subnet: bool,
+    },
+    /// In VXLAN, with the segment and the MAC of the node's lease.
+    Vxlan {
+        /// As above.
+        cross_subnet: bool,
+    },
+}
+
+impl PoolMode {
+    /// `Never` for one of the two is the same as nothing as long as the other is on; for both, or alone, it is meant.
+    fn of(vxlan: Option<&str>, ipip: Option<&str>) -> Option<PoolMode> {
+        let across = |mode: &str| match mode {
+            "Always" => Some(false),
+            "CrossSubnet" => Some(true),
+            _ => None,
+        };
+        let given = |mode: Option<&str>| mode.is_some_and(|mode| !mode.is_empty());
+        match (vxlan.and_then(across), ipip.and_then(across)) {
+            (Some(cross_subnet), _) => Some(PoolMode::Vxlan { cross_subnet }),
+            (_, Some(cross_subnet)) => Some(PoolMode::Ipip { cross_subnet }),
+            _ => (given(vxlan) || given(ipip)).then_some(PoolMode::Never),
+        }
+    }
 }
 
 impl IpPool {
@@ -69,8 +109,6 @@ pub(in super::super) fn read(value: &Value, errors: &mut Errors) -> Option<Arc<I
     let doc: Doc<Spec> = decode(value, errors)?;
     doc.metadata.check_labels(errors);
     let (spec, at) = (doc.spec, At::root("spec"));
-    // How packets travel and what is masqueraded is said for the whole network; here it may stand, as Calico writes it.
-    let _ = (spec.nat_outgoing, spec.disable_bgp_export);
     let at_cidr = at.key("cidr");
     let cidr = spec.cidr.parse::<IpNet>().ok().filter(|net| net.network() == net.addr());
     errors.syntax(&at_cidr, cidr.is_some(), &spec.cidr, "range of addresses with clear host bits");
@@ -121,6 +159,9 @@ pub(in super::super) fn read(value: &Value, errors: &mut Errors) -> Option<Arc<I
         disabled: spec.disabled.unwrap_or(false),
         manual: assignment == "Manual",
         workloads: uses.is_empty() || uses.iter().any(|one| one == "Workload"),
+        mode: PoolMode::of(vxlan, ipip),
+        nat_outgoing: spec.nat_outgoing.unwrap_or(false),
+        disable_bgp_export: spec.disable_bgp_export.unwrap_or(false),
         nodes: nodes?,
         namespaces: namespaces?,
     }))

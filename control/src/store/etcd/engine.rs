@@ -2,7 +2,7 @@
 //!
 //! One task owns all that is known; calls are tasks of their own, one at a time of each sort, whose end comes back here.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -133,7 +133,7 @@ impl Engine {
             (Source::Objects, self.objects.prefix().to_owned()),
         ];
         if let Some(blocks) = &mut self.blocks {
-            blocks.start(&self.client);
+            blocks.start(&self.client, &self.node.name);
             ranges.push((Source::Blocks, crate::blocks::BLOCKS.to_owned()));
             ranges.push((Source::Affinities, crate::blocks::AFFINITIES.to_owned()));
         }

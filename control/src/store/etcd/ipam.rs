@@ -8,21 +8,22 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Timing;
 use super::client::Client;
 use super::error::CallError;
 use super::jitter;
-use super::wire::{Compare, DeleteRangeRequest, Op, PutRequest, RangeRequest, TxnRequest, prefix_end};
+use super::pages::Pages;
+use super::wire::{Compare, DeleteRangeRequest, Op, PutRequest, RangeRequest, TxnRequest};
 use crate::blocks::{
-    Ask, AssignError, Change, ChooseError, Entry, KeyStore, Problem, Repaired, Survey, Surveyed, assign,
-    release, release_address, repair,
+    Ask, AssignError, Change, ChooseError, Entry, Idle, KeyStore, Problem, Repaired, Survey, Surveyed,
+    assign, give_back, release, release_address, repair,
 };
 use crate::config::EtcdSettings;
 
-/// Keys of a page.
-const PAGE: i64 = 500;
+/// Between two looks for blocks that nobody needs.
+const LOOK: Duration = Duration::from_secs(60);
 /// Everything about one request has to be done in this time.
 const DEADLINE: Duration = Duration::from_secs(15);
 
@@ -141,41 +142,18 @@ impl KeyStore for Keys {
     }
 
     async fn list(&self, prefix: &str, names: bool) -> Result<Vec<Entry>, CallError> {
-        let mut question = RangeRequest {
-            key: prefix.as_bytes().to_vec(),
-            range_end: prefix_end(prefix.as_bytes()),
-            limit: PAGE,
-            keys_only: names,
-            ..RangeRequest::default()
-        };
+        let mut pages = Pages::of(&self.0, prefix.as_bytes(), names);
         let mut found = Vec::new();
-        loop {
-            let answer = match self.0.range(question.clone()).await {
-                Err(CallError::TooLarge { .. }) if question.limit > 1 => {
-                    question.limit = (question.limit / 8).max(1);
-                    continue;
-                }
-                // One value that is larger than is read: its name has to do.
-                Err(CallError::TooLarge { .. }) if !question.keys_only => {
-                    question.keys_only = true;
-                    continue;
-                }
-                answer => answer?,
-            };
-            if question.revision == 0 {
-                question.revision = answer.header.map_or(0, |header| header.revision);
-            }
-            question.keys_only = names;
-            let Some(last) = answer.kvs.last() else { break };
-            question.key = [&last.key[..], &[0]].concat();
-            for kv in answer.kvs {
-                // What is no text is no key of ours.
-                let Ok(key) = String::from_utf8(kv.key) else { continue };
-                found.push(Entry { key, value: kv.value, revision: kv.mod_revision });
-            }
-            if !answer.more {
-                break;
-            }
+        // One value that is larger than is read: its name has to do.
+        while let Some(page) = pages.next().await? {
+            // What is no text is no key of ours.
+            found.extend(page.keys.into_iter().filter_map(|kv| {
+                Some(Entry {
+                    key: String::from_utf8(kv.key).ok()?,
+                    value: kv.value,
+                    revision: kv.mod_revision,
+                })
+            }));
         }
         Ok(found)
     }
@@ -199,9 +177,28 @@ impl KeyStore for Keys {
     }
 }
 
-/// Carries out one request after the other, until nobody asks any more.
-pub(super) async fn serve(keys: Keys, mut jobs: mpsc::UnboundedReceiver<(Job, Answer)>) {
-    while let Some((job, answer)) = jobs.recv().await {
+/// Carries out one request after the other, until nobody asks any more; between them `node`'s idle blocks are given back.
+pub(super) async fn serve(keys: Keys, node: String, mut jobs: mpsc::UnboundedReceiver<(Job, Answer)>) {
+    let mut idle = Idle::new();
+    // Nodes that started together do not look together.
+    let later = || Instant::now() + LOOK + Duration::from_millis(jitter(10_000) as u64);
+    let mut look_at = later();
+    loop {
+        let (job, answer) = match timeout_at(look_at, jobs.recv()).await {
+            Ok(Some(job)) => job,
+            Ok(None) => return,
+            Err(_) => {
+                look_at = later();
+                match timeout(DEADLINE, give_back(&keys, &node, &mut idle, SystemTime::now())).await {
+                    Ok(Ok(given)) => {
+                        given.iter().for_each(|block| tracing::info!(%block, "given back: nobody used it"))
+                    }
+                    Ok(Err(err)) => tracing::debug!(%err, "look for idle blocks"),
+                    Err(_) => tracing::debug!("look for idle blocks: not done in time"),
+                }
+                continue;
+            }
+        };
         let now = SystemTime::now();
         let done = timeout(DEADLINE, async {
             Ok(match job {

@@ -17,12 +17,9 @@ use tokio::time::sleep;
 use super::client::{Client, Watch};
 use super::error::CallError;
 use super::jitter;
-use super::wire::{Event, KeyValue, RangeRequest, WatchCreateRequest, WatchResponse, prefix_end};
+use super::pages::Pages;
+use super::wire::{Event, KeyValue, WatchCreateRequest, WatchResponse, prefix_end};
 
-/// Keys of the first page.
-const PAGE: i64 = 500;
-/// Most keys of a page. etcd counts all that are left for each page, so of a million there must not be many pages.
-const MOST_PAGE: i64 = 1 << 15;
 /// Pages and batches under way to the engine.
 pub(super) const QUEUE: usize = 2;
 
@@ -218,45 +215,18 @@ impl Mirror {
     /// All keys of one revision, page by page.
     async fn list(&self) -> Result<(u64, i64), Broken> {
         self.tell(Update::Listing).await?;
-        let mut question = RangeRequest {
-            key: self.prefix.clone(),
-            range_end: prefix_end(&self.prefix),
-            limit: PAGE,
-            ..RangeRequest::default()
-        };
-        let (mut cluster, mut most) = (0, MOST_PAGE);
-        loop {
-            let answer = match self.client.range(question.clone()).await {
-                Err(CallError::TooLarge { .. }) if question.limit > 1 => {
-                    most = question.limit / 2;
-                    question.limit = (question.limit / 8).max(1);
-                    continue;
-                }
-                Err(CallError::TooLarge { .. }) if !question.keys_only => {
-                    question.keys_only = true;
-                    continue;
-                }
-                answer => answer?,
-            };
-            let header = answer.header.unwrap_or_default();
-            if question.revision == 0 {
-                (question.revision, cluster) = (header.revision, header.cluster_id);
-            }
-            let Some(last) = answer.kvs.last() else { break };
-            question.key = [&last.key[..], &[0]].concat();
-            if std::mem::take(&mut question.keys_only) {
-                for kv in answer.kvs {
+        let mut pages = Pages::of(&self.client, &self.prefix, false);
+        while let Some(page) = pages.next().await? {
+            if page.too_large {
+                for kv in page.keys {
                     self.tell(Update::TooLarge(kv)).await?;
                 }
             } else {
-                self.tell(Update::Page(answer.kvs)).await?;
-            }
-            question.limit = (question.limit * 2).min(most);
-            if !answer.more {
-                break;
+                self.tell(Update::Page(page.keys)).await?;
             }
         }
-        self.tell(Update::Listed(question.revision)).await?;
-        Ok((cluster, question.revision))
+        let (revision, cluster) = pages.seen();
+        self.tell(Update::Listed(revision)).await?;
+        Ok((cluster, revision))
     }
 }

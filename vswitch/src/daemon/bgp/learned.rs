@@ -98,6 +98,7 @@ fn stranger(hop: IpAddr, tunnelled: bool) -> Peer {
         pod_cidrs: Vec::new(),
         vtep_mac: None,
         backend: if tunnelled { None } else { Some(Backend::Direct) },
+        cross_subnet: None,
     }
 }
 
@@ -113,10 +114,12 @@ mod tests {
             pod_cidrs: vec![format!("10.244.{n}.0/24").parse().unwrap()],
             vtep_mac: None,
             backend: None,
+            cross_subnet: None,
         };
         Fleet {
             cluster_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
             pod_cidrs: vec!["10.244.1.0/24".parse().unwrap()],
+            pools: Vec::new(),
             tunnel,
             peers: vec![Arc::new(peer(2)), Arc::new(peer(3))],
         }

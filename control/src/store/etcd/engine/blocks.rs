@@ -1,6 +1,9 @@
 //! Pools and blocks as the engine knows them: what is routed where, who may have which address, and this node's Node
 //! object, by which the others know whose blocks are whose.
 
+mod ways;
+
+use self::ways::Ways;
 use super::*;
 use crate::blocks::{self, Facts, PodWishes, PoolRange, Routes, Surveyed, Table, choose};
 use crate::objects::meta::LabelMap;
@@ -20,6 +23,7 @@ pub(super) struct Blocks {
     table: Table,
     seen: BTreeMap<Source, BTreeSet<String>>,
     pools: Pools,
+    reservations: BTreeMap<Arc<str>, Arc<[IpNet]>>,
     nodes: BTreeMap<Arc<str>, (Vec<IpAddr>, LabelMap)>,
     /// In force: of before, until everything was listed.
     routes: Routes,
@@ -37,6 +41,7 @@ impl Blocks {
             table: Table::default(),
             seen: BTreeMap::new(),
             pools: BTreeMap::new(),
+            reservations: BTreeMap::new(),
             nodes: BTreeMap::new(),
             routes,
             problems: BTreeMap::new(),
@@ -48,9 +53,9 @@ impl Blocks {
     }
 
     /// The task that gives and takes addresses.
-    pub(super) fn start(&mut self, client: &Client) {
+    pub(super) fn start(&mut self, client: &Client, node: &str) {
         if let Some(inbox) = self.inbox.take() {
-            tokio::spawn(ipam::serve(Keys::new(client.clone()), inbox));
+            tokio::spawn(ipam::serve(Keys::new(client.clone()), node.to_owned(), inbox));
         }
     }
 
@@ -104,6 +109,16 @@ impl Blocks {
                 let before = self.nodes.insert(Arc::clone(&key.name), now);
                 before.is_none_or(|(addrs, _)| addrs != node.addrs)
             }
+            (Kind::IpReservation, object) => {
+                match object {
+                    Some(Object::Reservation(nets)) => {
+                        self.reservations.insert(Arc::clone(&key.name), Arc::clone(nets));
+                    }
+                    Some(_) => {}
+                    None => drop(self.reservations.remove(&key.name)),
+                }
+                false
+            }
             (Kind::IpPool, None) => self.pools.remove(&key.name).is_some(),
             (Kind::Node, None) => self.nodes.remove(&key.name).is_some(),
             // One that is not valid leaves the last valid one in force.
@@ -131,17 +146,12 @@ impl Blocks {
     fn onto(&mut self, fleet: &mut Fleet, node: &str, own: &[IpAddr], listed: bool) {
         let (pools, unusable) = self.usable(fleet, own);
         let nets: Vec<IpNet> = pools.values().map(|pool| pool.cidr).collect();
+        self.problems.retain(|name, _| !name.starts_with("node "));
         if listed && self.seen.is_empty() {
             (self.routes, self.problems) = self.table.routes(&nets);
             self.problems.extend(unusable.into_iter().map(|(name, why)| (format!("IPPool {name}"), why)));
         }
-        // The first one of an address, as everywhere.
-        let ends = |peer: &crate::config::Peer| [peer.address.map(IpAddr::V4), peer.address6.map(IpAddr::V6)];
-        let by_end: HashMap<IpAddr, usize> = (0..fleet.peers.len())
-            .rev()
-            .filter_map(|at| Some((at, fleet.peers.get(at)?)))
-            .flat_map(|(at, peer)| ends(peer).into_iter().flatten().map(move |end| (end, at)))
-            .collect();
+        let mut ways = Ways::of(fleet, &pools);
         for (of, nets) in &self.routes {
             if of == node {
                 // Single addresses of others' blocks are those of pods that run here, and follow them.
@@ -149,12 +159,15 @@ impl Blocks {
                 continue;
             }
             for net in nets {
-                let at = self.end(of, net).and_then(|end| by_end.get(&end).copied());
-                if let Some(peer) = at.and_then(|at| fleet.peers.get_mut(at)) {
-                    Arc::make_mut(peer).pod_cidrs.push(*net);
+                if let Some(end) = self.end(of, net)
+                    && let Err(why) = ways.add(fleet, *net, end)
+                {
+                    self.problems.entry(format!("node {of}")).or_insert(why);
                 }
             }
         }
+        fleet.peers.sort_by(|a, b| a.name.cmp(&b.name));
+        fleet.pools.extend(pools.values().map(|pool| ways::facts(pool)));
         fleet.cluster_cidrs.extend(nets);
     }
 
@@ -243,6 +256,7 @@ impl Engine {
         let base = self.base_fleet().unwrap_or_else(|| Fleet {
             cluster_cidrs: Vec::new(),
             pod_cidrs: Vec::new(),
+            pools: Vec::new(),
             tunnel: crate::config::Tunnel::Direct,
             peers: Vec::new(),
         });
@@ -269,6 +283,7 @@ impl Engine {
             node: blocks.nodes.get(&*self.node.name).map_or(&none, |(_, labels)| labels),
             namespace: &of_namespace,
             never: &blocks.node_addrs(&base, &hosts),
+            reserved: &blocks.reservations.values().flat_map(|nets| nets.iter().copied()).collect::<Vec<_>>(),
         };
         choose(facts, &PodWishes { annotations, addrs }, &self.node.name, handle, of)
     }

@@ -152,6 +152,7 @@ impl Engine {
         Some(Fleet {
             cluster_cidrs: network.networks(),
             pod_cidrs: nets_of(self.keeper.own().key?).collect(),
+            pools: Vec::new(),
             tunnel,
             peers,
         })

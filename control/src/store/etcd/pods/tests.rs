@@ -25,6 +25,7 @@ fn peer(end: &str, net: &str) -> Arc<Peer> {
         pod_cidrs: vec![net.parse().unwrap()],
         vtep_mac: None,
         backend: None,
+        cross_subnet: None,
     })
 }
 
