@@ -104,12 +104,12 @@ fn sockets() -> (Vec<u16>, usize) {
 }
 
 /// Sockets that were given up are closed a moment later, by the keeper too.
-fn only(wanted: (Vec<u16>, usize)) {
+fn only(wanted: &(Vec<u16>, usize)) {
     let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
-    while sockets() != wanted && std::time::Instant::now() < until {
+    while sockets() != *wanted && std::time::Instant::now() < until {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
-    assert_eq!(sockets(), wanted);
+    assert_eq!(sockets(), *wanted);
 }
 
 fn routes() -> Vec<String> {
@@ -174,7 +174,7 @@ fn everything_follows_the_fleet() {
         fleet.cluster_cidrs.push("10.250.0.0/16".parse().unwrap());
         bed.set(fleet.clone());
         assert_eq!(bed.spoken(), [("n2".to_owned(), None), ("n4".to_owned(), Some(Tunnel::Ipip))]);
-        only((vec![8472], 4));
+        only(&(vec![8472], 4));
         let mut now = routes();
         now.sort();
         let added = OURS.replace("10.244.0.0", "10.250.0.0");
@@ -198,7 +198,7 @@ fn everything_follows_the_fleet() {
         let mut fleet = bed.fleet();
         (fleet.tunnel, fleet.peers) = (TunnelConfig::Direct, all([peer(2, None), peer(3, None)]));
         bed.set(fleet);
-        only((vec![], 0));
+        only(&(vec![], 0));
         assert_eq!(bed.spoken(), [("n2".to_owned(), None), ("n3".to_owned(), None)]);
         assert_eq!(bed.daemon.facts.mtu, 1500);
         assert!(run("ip -o link show vsw0").contains("mtu 1500"));
