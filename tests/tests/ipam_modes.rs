@@ -5,9 +5,9 @@ use std::fs;
 use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
-use vswitch::lab::{Lab, Netns, ping, within};
-use vswitch_tests::etcd::{LivePod, attach, bed, scratch, start_with, vsctl};
-use vswitch_tests::routers::{wait, wait_for};
+use vswitch::lab::{Daemon, Lab, Netns, Stop, ping, within};
+use vswitch_tests::etcd::{LivePod, attach, bed, config_with, scratch, start_with, vsctl};
+use vswitch_tests::routers::{behind_a_router, wait, wait_for};
 use vswitch_tests::serial::turn;
 
 const MORE: &str = "[ipam]\ntype = \"pools\"\n\n[bgp]\nasn = 64512\n";
@@ -27,14 +27,14 @@ fn told(lab: &Lab, i: usize, words: &[&str]) -> String {
     String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr)
 }
 
-fn apply(lab: &Lab) {
+fn apply(lab: &Lab, pools: &[(&str, &str, Option<&str>)]) {
     let mut text = "{apiVersion: v1, kind: Namespace, metadata: {name: default}}\n".to_owned();
-    for (name, spec, _) in POOLS {
+    for (name, spec, _) in pools {
         let api = "apiVersion: projectcalico.org/v3";
         text += &format!(
             "---\n{{{api}, kind: IPPool, metadata: {{name: {name}}}, spec: {{{spec}, assignmentMode: Manual}}}}\n"
         );
-        for node in 1..=2 {
+        for node in 1..=lab.bed.nodes.len() {
             let wish = format!(r#"cni.projectcalico.org/ipv4pools: '["{name}"]'"#);
             text += &format!(
                 "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: {name}{node}, namespace: default, annotations: {{{wish}}}}}}}\n"
@@ -44,7 +44,8 @@ fn apply(lab: &Lab) {
     let dir = scratch("pools");
     fs::write(dir.join("all.yaml"), text).unwrap();
     let said = told(lab, 0, &["apply", "-f", dir.to_str().unwrap()]);
-    assert!(said.contains("vx2"), "{said}");
+    let last = format!("{}2", pools.last().unwrap().0);
+    assert!(said.contains(&last), "{said}");
     fs::remove_dir_all(dir).unwrap();
 }
 
@@ -100,7 +101,7 @@ fn travels(backend: &str, own: &str) {
     let network = format!(r#"{{"Network":"10.244.0.0/16","Backend":{{"Type":"{backend}"}}}}"#);
     let (etcd, mut lab) = bed(2, &network);
     start_with(&mut lab, &[0, 1], &etcd, MORE);
-    apply(&lab);
+    apply(&lab, &POOLS);
     wait("pools are known", || (0..2).all(|i| told(&lab, i, &["ipam", "show"]).contains("10.54.0.0/24")));
     std::thread::sleep(Duration::from_millis(300));
     let pods: Vec<[LivePod; 2]> = POOLS
@@ -168,4 +169,42 @@ fn pools_beside_ipip_leases() {
 #[test]
 fn pools_beside_udp_leases() {
     travels("udp", "udp");
+}
+
+/// Of three nodes the third is on another subnet.
+#[test]
+fn across_subnets_only_where_a_pool_says_so() {
+    let pools = [
+        ("ip", "cidr: 10.60.0.0/24, ipipMode: CrossSubnet", Some("ipip")),
+        ("vx", "cidr: 10.61.0.0/24, vxlanMode: CrossSubnet", Some("vxlan")),
+    ];
+    let _turn = turn();
+    let (etcd, mut lab) = bed(3, r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}"#);
+    let _router = behind_a_router(&lab);
+    lab.bed.outside.as_ref().unwrap().ip("route add 192.168.78.0/24 via 192.168.77.250").unwrap();
+    for i in 0..3 {
+        let path = config_with(&lab, i, &etcd, "[ipam]\ntype = \"pools\"\n");
+        let text = fs::read_to_string(&path).unwrap().replace("192.168.77.3\"", "192.168.78.3\"");
+        let kept: String =
+            text.lines().filter(|line| !line.starts_with("address6")).flat_map(|line| [line, "\n"]).collect();
+        fs::write(&path, kept).unwrap();
+        let (node, run) = (&lab.bed.nodes[i], lab.run_dir(i));
+        let daemon = Daemon::start(&lab.programs, node, i + 1, &path, &run, &Stop::default()).unwrap();
+        lab.daemons[i] = Some(daemon);
+    }
+    apply(&lab, &pools);
+    wait("pools are known", || (0..3).all(|i| told(&lab, i, &["ipam", "show"]).contains("10.61.0.0/24")));
+    std::thread::sleep(Duration::from_millis(300));
+    for (name, _, form) in pools {
+        let pods: Vec<LivePod> = (0..3).map(|i| attach(&lab, i, &format!("{name}{}", i + 1))).collect();
+        for (from, to) in [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)] {
+            let reaches = || ping(&pods[from].netns, pods[to].v4, 1, 10).unwrap().all();
+            wait_for(&format!("{name}: {from} to {to}"), Duration::from_secs(5), reaches);
+        }
+        for (to, address, form) in [(1, "192.168.77.2", "plain"), (2, "192.168.78.3", form.unwrap())] {
+            count(&lab.bed.nodes[to], address, pods[to].v4);
+            assert!(ping(&pods[0].netns, pods[to].v4, 4, 20).unwrap().all());
+            assert_eq!(seen(&lab.bed.nodes[to]), [form], "{name} to node {}", to + 1);
+        }
+    }
 }
