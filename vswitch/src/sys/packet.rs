@@ -56,7 +56,8 @@ impl PacketSocket {
         Ok(socket)
     }
 
-    /// Lets only UDP datagrams to one port through (IPv4 without options, or IPv6 without extension headers).
+    /// Lets only UDP datagrams to one port through (IPv4 without options, or IPv6 without extension headers). Whatever
+    /// came in before is forgotten.
     ///
     /// # Errors
     /// What `SO_ATTACH_FILTER` says.
@@ -86,7 +87,11 @@ impl PacketSocket {
                 size_of::<libc::sock_fprog>() as libc::socklen_t,
             )
         };
-        if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        if r < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        while self.recv(&mut [0; 64]).is_ok() {}
+        Ok(())
     }
 
     /// Sends one frame: the first [`VNET_LEN`] bytes of `pieces` are its virtio header, little endian.
