@@ -116,7 +116,9 @@ fn policy_outlives_switch_keeper_and_manifest() {
         });
         pause(300);
         let sent = allowed.stop();
-        assert_eq!(listener.count(2, sent), sent, "allowed datagrams were lost");
+        // What a process had read and not yet handed on when it was killed is gone with it: one, with much bad luck.
+        let lost = sent - listener.count(2, sent);
+        assert!(lost <= 1, "{lost} of {sent} allowed datagrams were lost");
         assert!(sent > 500, "{sent}");
 
         // Everything dies, and the directory is still broken: the kept copy is all there is.
