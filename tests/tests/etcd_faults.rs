@@ -9,8 +9,11 @@ use vswitch_tests::etcd::{Etcd, Node, Proxy, certificates, quick, scratch, wait}
 const CONFIG: &str = "/coreos.com/network/config";
 const SUBNETS: &str = "/coreos.com/network/subnets/";
 
+/// Nodes take what lies above; the subnets below are the tests' own to write, and nobody's by chance.
+const NETWORK: &str = r#"{"Network":"10.5.0.0/16","SubnetMin":"10.5.128.0","Backend":{"Type":"vxlan"}}"#;
+
 fn network(etcd: &Etcd) {
-    etcd.put(CONFIG, r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}"#);
+    etcd.put(CONFIG, NETWORK);
 }
 
 /// What a flannel node writes.
@@ -107,7 +110,7 @@ fn with_three_members_any_one_may_go() {
     let etcd = |members: &[Etcd], i: usize, key: &str, value: &str| {
         wait("the members have a leader", || members[i].try_put(key, value));
     };
-    etcd(&members, 0, CONFIG, r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}"#);
+    etcd(&members, 0, CONFIG, NETWORK);
     let endpoints: Vec<String> = members.iter().map(Etcd::url).collect();
     let settings = EtcdSettings { endpoints: endpoints.clone(), ..members[0].settings() };
     let node = Node::start(1, &settings);
