@@ -21,7 +21,7 @@ const MOST_ODD: usize = 1000;
 const MOST_LATER: usize = 1000;
 /// A lease that is gone, or that contradicts another one of the same node, counts this much later: its node takes it again,
 /// or says again how it is reached, at once, and no packet shall notice.
-const LINGER: Duration = Duration::from_millis(200);
+const LINGER: Duration = Duration::from_millis(500);
 
 /// What flannel's keys say.
 #[derive(Debug)]
