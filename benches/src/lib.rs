@@ -10,6 +10,7 @@ pub mod cpu;
 pub mod cubic;
 pub mod iperf;
 pub mod label;
+pub mod network;
 pub mod policy;
 pub mod report;
 pub mod reroute;
