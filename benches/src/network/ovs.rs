@@ -119,7 +119,8 @@ impl Switch {
 
         let (remote, control) = (word("unix:", "db.sock"), word("--unixctl=", "ovs-vswitchd.ctl"));
         let words = ["ovs-vswitchd", &remote, &control];
-        let vswitchd = Process::start(node, "ovs-vswitchd", &words, &env, at("ovs-vswitchd.log"))?;
+        let mut vswitchd = Process::start(node, "ovs-vswitchd", &words, &env, at("ovs-vswitchd.log"))?;
+        vswitchd.wait_for(&at("ovs-vswitchd.ctl"))?;
         let switch = Switch { vswitchd, database, socket };
         switch.bridges(node, plan, peer).with_context(|| switch.last_words())?;
         Ok(switch)

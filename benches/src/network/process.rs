@@ -2,6 +2,7 @@
 //! networks are asked before they are handed out.
 
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -47,6 +48,7 @@ impl Process {
             .envs(env.iter().copied())
             .stdout(Stdio::from(file))
             .stderr(Stdio::from(errors))
+            .process_group(0) // Ctrl-C is ours to handle.
             .spawn()
             .with_context(|| format!("cannot start {name}"))?;
         Ok(Process { child, name, log })
@@ -107,14 +109,11 @@ pub(super) fn answers(network: &impl Network, programs: &[&Process]) -> Result<(
         let began = Instant::now();
         while !ping(from, to, 1, 0)?.all() {
             if began.elapsed() > START {
-                let words: Vec<String> = programs.iter().map(|program| program.last_words()).collect();
-                bail!(
-                    "{to} does not answer a ping from {} within {} s; {}",
-                    from.name(),
-                    START.as_secs(),
-                    words.join("; ")
-                );
+                let words: String =
+                    programs.iter().map(|program| format!("; {}", program.last_words())).collect();
+                bail!("{to} did not answer {} within {} s{words}", from.name(), START.as_secs());
             }
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
     Ok(())
