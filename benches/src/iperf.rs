@@ -1,8 +1,7 @@
-//! One iperf3 run between two pods, with the machine's processor time around it.
+//! iperf3 between two pods, with the machine's processor time around it.
 
-use std::net::IpAddr;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -10,6 +9,7 @@ use serde_json::Value;
 use vswitch::lab::Netns;
 
 use crate::cpu::Cpu;
+use crate::network::Pair;
 
 /// What one run gave.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
@@ -34,29 +34,85 @@ impl Drop for Server {
     }
 }
 
-/// One TCP stream (cubic) from `from` to `to`, an address inside `far`, for `seconds` after one second of warm-up.
+/// What is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// TCP streams at the same time.
+    pub streams: u32,
+    /// The receiver sends.
+    pub reverse: bool,
+}
+
+impl Default for Load {
+    fn default() -> Load {
+        Load { streams: 1, reverse: false }
+    }
+}
+
+/// TCP streams (cubic) between the pods for `seconds` after one second of warm-up.
 ///
 /// # Errors
 /// When iperf3 is missing or fails.
-pub fn run(from: &Netns, far: &Netns, to: IpAddr, seconds: u32) -> anyhow::Result<Run> {
-    let program = Path::new("iperf3");
-    let server =
-        far.command(program).args(["-s", "-1"]).stdout(Stdio::null()).spawn().context("iperf3 -s")?;
-    let _server = Server(server);
-    wait_listening(far)?;
-    let (to, seconds) = (to.to_string(), seconds.to_string());
+pub fn run(pair: Pair<'_>, load: Load, seconds: u32) -> anyhow::Result<Run> {
+    let Pair { from, far, to } = pair;
+    let _server = serve(far)?;
     let (before, began) = (Cpu::now()?, Instant::now());
-    let out = from
-        .command(program)
-        .args(["-c", &to, "-C", "cubic", "-O", "1", "-t", &seconds, "-J"])
-        .output()
-        .context("iperf3 -c")?;
+    let out = client(pair, load, seconds).arg("-J").output().context("iperf3 -c")?;
     let (used, wall) = (Cpu::now()?.since(before), began.elapsed().as_secs_f64());
-    let json: Value = serde_json::from_slice(&out.stdout).context("iperf3 printed no JSON")?;
+    let json: Value = serde_json::from_slice(&out.stdout)
+        .with_context(|| format!("iperf3 in {} printed no JSON", from.name()))?;
     if let Some(error) = json["error"].as_str() {
         bail!("iperf3 to {to}: {error}");
     }
     read(&json, used, wall).context("iperf3's report lacks its sums")
+}
+
+/// A stream that runs until it is dropped.
+pub struct Busy {
+    client: Child,
+    _server: Server,
+}
+
+/// Starts one stream and waits a second, so that it runs at full speed.
+///
+/// # Errors
+/// When iperf3 is missing, or ends at once.
+pub fn busy(pair: Pair<'_>) -> anyhow::Result<Busy> {
+    let server = serve(pair.far)?;
+    let client = client(pair, Load::default(), 3600).stdout(Stdio::null()).spawn().context("iperf3 -c")?;
+    let mut busy = Busy { client, _server: server };
+    std::thread::sleep(Duration::from_secs(1));
+    anyhow::ensure!(busy.client.try_wait()?.is_none(), "iperf3 to {} ended at once", pair.to);
+    Ok(busy)
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let _ = self.client.kill();
+        let _ = self.client.wait();
+    }
+}
+
+fn client(pair: Pair<'_>, load: Load, seconds: u32) -> Command {
+    let mut command = pair.from.command(Path::new("iperf3"));
+    let (to, seconds, streams) = (pair.to.to_string(), seconds.to_string(), load.streams.to_string());
+    command.args(["-c", &to, "-C", "cubic", "-O", "1", "-t", &seconds, "-P", &streams]);
+    if load.reverse {
+        command.arg("-R");
+    }
+    command
+}
+
+fn serve(far: &Netns) -> anyhow::Result<Server> {
+    let server = far
+        .command(Path::new("iperf3"))
+        .args(["-s", "-1"])
+        .stdout(Stdio::null())
+        .spawn()
+        .context("iperf3 -s")?;
+    let server = Server(server);
+    wait_listening(far)?;
+    Ok(server)
 }
 
 fn wait_listening(far: &Netns) -> anyhow::Result<()> {

@@ -6,20 +6,20 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::Ipv4Addr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use serde_json::json;
-use vswitch::lab::{Bed, KernelNode, Lab, Netns, Options, Programs, Shape, Stop, Wire, within};
+use vswitch::lab::{Lab, Options, Programs, Stop, Wire};
 
 use crate::cubic::Allowed;
-use crate::iperf;
-use crate::stats::{Ratio, mean, quantile, ratio};
+use crate::exchange::{CLIENTS, connects, round_trip};
+use crate::iperf::{self, Load};
+use crate::network::{Kernel, Network, Pair};
+use crate::stats::{Ratio, mean, ratio};
 
 /// Rules the connection rates are compared at.
 const RULES: usize = 10_000;
@@ -27,9 +27,6 @@ const RULES: usize = 10_000;
 const CURVE: [usize; 4] = [1, 100, 10_000, 100_000];
 /// Rules of one policy: what Calico's API takes, rounded.
 const OF_POLICY: usize = 1000;
-/// Clients that connect at the same time.
-const CLIENTS: usize = 8;
-const PORT: u16 = 8080;
 
 /// What was measured.
 #[derive(Debug, Serialize)]
@@ -65,15 +62,15 @@ pub fn run(programs: &Programs, stop: &Stop, cubic: &Allowed, pairs: usize, seco
     let length = Duration::from_secs(seconds.into());
     let [mut bare, mut iptables, mut ours] = [const { Vec::new() }; 3];
     {
-        let kernels = [Kernel::build(cubic, 1)?, Kernel::build(cubic, RULES)?];
+        let kernels = [iptables_rules(cubic, 1)?, iptables_rules(cubic, RULES)?];
         let switch = Ours::build(programs, stop, cubic, RULES)?;
         for pair in 0..pairs {
             for side in if pair % 2 == 0 { [0, 1, 2] } else { [2, 1, 0] } {
                 stop.check()?;
                 match side {
-                    0 => bare.push(kernels[0].connects(length)?),
-                    1 => iptables.push(kernels[1].connects(length)?),
-                    _ => ours.push(switch.connects(length)?),
+                    0 => bare.push(connects(kernels[0].pair(), length)?),
+                    1 => iptables.push(connects(kernels[1].pair(), length)?),
+                    _ => ours.push(connects(switch.pair(), length)?),
                 }
             }
         }
@@ -89,9 +86,9 @@ pub fn run(programs: &Programs, stop: &Stop, cubic: &Allowed, pairs: usize, seco
                 stop.check()?;
                 let network = if side == 0 { &one } else { &many };
                 got[side] = [
-                    iperf::run(network.from(), network.far(), network.to(), seconds)?.gbit_s,
-                    round_trip(network.from(), network.far(), network.to(), length)?,
-                    network.connects(length)?,
+                    iperf::run(network.pair(), Load::default(), seconds)?.gbit_s,
+                    round_trip(network.pair(), length)?.p50,
+                    connects(network.pair(), length)?,
                 ];
             }
             point.gbit_s.push([got[0][0], got[1][0]]);
@@ -145,40 +142,22 @@ fn stranger(i: usize) -> (Ipv4Addr, u16) {
     (Ipv4Addr::from_bits(0x0b00_0001 + low), 1024 + (low % 60_000) as u16)
 }
 
-struct Kernel {
-    from: Netns,
-    far: Netns,
-    to: IpAddr,
-    _bed: Bed,
-}
-
-impl Kernel {
-    fn build(cubic: &Allowed, rules: usize) -> Result<Kernel> {
-        let bed = Bed::build(Shape::default())?;
-        let pod = |i: usize| {
-            let wire = Wire::Vxlan { checksum: false };
-            KernelNode::new(&bed.nodes[i], bed.plan(i), wire, 1500, &bed.plans())?.pod(&bed.nodes[i])
-        };
-        let (from, far) = (pod(0)?, pod(1)?);
-        let mut text = String::from("*filter\n:POLICY - [0:0]\n");
-        let _ = writeln!(text, "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT");
-        let _ = writeln!(text, "-A FORWARD -d {} -j POLICY", far.v4);
-        for (addr, port) in (1..rules).map(stranger) {
-            let _ = writeln!(text, "-A POLICY -s {addr}/32 -p tcp --dport {port} -j ACCEPT");
-        }
-        let _ = writeln!(text, "-A POLICY -s {} -p tcp -j ACCEPT\n-A POLICY -j DROP\nCOMMIT", from.v4);
-        let path = bed.dir().join("rules");
-        fs::write(&path, text)?;
-        bed.nodes[1].run(&format!("iptables-restore {}", path.display()))?;
-        cubic.pin(&from.netns)?;
-        cubic.pin(&far.netns)?;
-        let to = far.v4;
-        Ok(Kernel { from: from.netns, far: far.netns, to, _bed: bed })
+/// A kernel network whose receiving node has this many rules.
+fn iptables_rules(cubic: &Allowed, rules: usize) -> Result<Kernel> {
+    let network = Kernel::nodes(Wire::Vxlan { checksum: false }, false)?;
+    let (bed, pair) = (network.bed(), network.pair());
+    let mut text = String::from("*filter\n:POLICY - [0:0]\n");
+    let _ = writeln!(text, "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT");
+    let _ = writeln!(text, "-A FORWARD -d {} -j POLICY", pair.to);
+    for (addr, port) in (1..rules).map(stranger) {
+        let _ = writeln!(text, "-A POLICY -s {addr}/32 -p tcp --dport {port} -j ACCEPT");
     }
-
-    fn connects(&self, length: Duration) -> Result<f64> {
-        connects(&self.from, &self.far, self.to, length)
-    }
+    let _ = writeln!(text, "-A POLICY -s {} -p tcp -j ACCEPT\n-A POLICY -j DROP\nCOMMIT", network.sender());
+    let path = bed.dir().join("rules");
+    fs::write(&path, text)?;
+    bed.nodes[1].run(&format!("iptables-restore {}", path.display()))?;
+    pair.pin(cubic)?;
+    Ok(network)
 }
 
 struct Ours {
@@ -207,20 +186,9 @@ impl Ours {
         Ok(Ours { pods, _lab: lab })
     }
 
-    fn from(&self) -> &Netns {
-        &self.pods[0].netns
-    }
-
-    fn far(&self) -> &Netns {
-        &self.pods[1].netns
-    }
-
-    fn to(&self) -> IpAddr {
-        self.pods[1].v4
-    }
-
-    fn connects(&self, length: Duration) -> Result<f64> {
-        connects(self.from(), self.far(), self.to(), length)
+    fn pair(&self) -> Pair<'_> {
+        let [from, far] = &self.pods;
+        Pair { from: &from.netns, far: &far.netns, to: far.v4 }
     }
 }
 
@@ -245,89 +213,4 @@ fn policies(dir: &Path, rules: usize) -> Result<()> {
         fs::write(dir.join(format!("{n:03}.json")), object.to_string())?;
     }
     Ok(())
-}
-
-/// Connections a second: connect, a byte there, a byte back, reset.
-fn connects(from: &Netns, far: &Netns, to: IpAddr, length: Duration) -> Result<f64> {
-    let stop = AtomicBool::new(false);
-    let counted = serving(far, &stop, || {
-        within(from.path(), || {
-            std::thread::scope(|scope| {
-                let client = || -> std::io::Result<u64> {
-                    let (began, mut count) = (Instant::now(), 0);
-                    while began.elapsed() < length {
-                        let mut stream = connect(to)?;
-                        exchange(&mut stream)?;
-                        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
-                        count += 1;
-                    }
-                    Ok(count)
-                };
-                let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(client)).collect();
-                let ends =
-                    clients.into_iter().map(|c| c.join().unwrap_or_else(|p| std::panic::resume_unwind(p)));
-                ends.sum::<std::io::Result<u64>>()
-            })
-        })
-    })??;
-    #[allow(clippy::cast_precision_loss)] // thousands a second
-    Ok(counted.context("connect")? as f64 / length.as_secs_f64())
-}
-
-/// Median microseconds of one byte there and back on an open connection.
-fn round_trip(from: &Netns, far: &Netns, to: IpAddr, length: Duration) -> Result<f64> {
-    let stop = AtomicBool::new(false);
-    let times = serving(far, &stop, || {
-        within(from.path(), || -> std::io::Result<Vec<f64>> {
-            let (mut stream, began, mut times) = (connect(to)?, Instant::now(), Vec::new());
-            while began.elapsed() < length {
-                let sent = Instant::now();
-                exchange(&mut stream)?;
-                times.push(sent.elapsed().as_secs_f64() * 1e6);
-            }
-            Ok(times)
-        })
-    })??;
-    Ok(quantile(&times.context("round trips")?, 0.5))
-}
-
-fn connect(to: IpAddr) -> std::io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&SocketAddr::new(to, PORT), Duration::from_secs(3))?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(Duration::from_secs(3)))?;
-    Ok(stream)
-}
-
-fn exchange(stream: &mut TcpStream) -> std::io::Result<()> {
-    stream.write_all(b"?")?;
-    stream.read_exact(&mut [0])
-}
-
-/// Runs `clients` while an echo server listens in `far`.
-fn serving<T>(far: &Netns, stop: &AtomicBool, clients: impl FnOnce() -> T) -> Result<T> {
-    let listener = within(far.path(), || TcpListener::bind(("0.0.0.0", PORT)))??;
-    listener.set_nonblocking(false)?;
-    Ok(std::thread::scope(|scope| {
-        for _ in 0..CLIENTS {
-            scope.spawn(|| {
-                while let Ok((mut stream, _)) = listener.accept() {
-                    if stop.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    let _ = stream.set_nodelay(true);
-                    let mut byte = [0];
-                    while matches!(stream.read(&mut byte), Ok(1)) && stream.write_all(&byte).is_ok() {}
-                }
-            });
-        }
-        let done = clients();
-        stop.store(true, Ordering::Relaxed);
-        // Each server waits in accept: one last connection for each lets it see that it is over.
-        let _ = within(far.path(), || {
-            for _ in 0..CLIENTS {
-                let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, PORT));
-            }
-        });
-        done
-    }))
 }

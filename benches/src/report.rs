@@ -5,51 +5,71 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::cni::Timings;
-use crate::iperf::Run;
-use crate::rows::Row;
+use crate::rows::{Bench, Goal, Line};
+use crate::scenario::Run;
 use crate::stats::{mean, quantile, ratio};
 
-/// The runs of one row, in pairs.
+/// One line of the table: the values of one row's runs, in pairs.
 #[derive(Debug, Serialize)]
 pub struct Measured {
     /// The row's short name.
+    pub row: &'static str,
+    /// The goal's name, where it has one.
     pub id: &'static str,
     /// What was compared.
     pub title: &'static str,
-    /// A (the kernel), one run of each pair.
-    pub a: Vec<Run>,
-    /// B (ours), in the same order.
-    pub b: Vec<Run>,
-    /// Throughput B / A: geometric mean of the pairs, and its 95 % interval.
+    /// The values' unit.
+    pub unit: &'static str,
+    /// A, one run of each pair.
+    pub a: Vec<f64>,
+    /// B, in the same order.
+    pub b: Vec<f64>,
+    /// B / A: geometric mean of the pairs, and its 95 % interval.
     pub ratio: Option<[f64; 3]>,
-    /// The same of processor seconds for each GB: lower is better.
-    pub cpu_ratio: Option<[f64; 3]>,
-    /// The least ratio wanted.
+    /// What the ratio must be.
     pub must: Option<f64>,
-    /// The ratio aimed at.
+    /// What is aimed at.
     pub target: Option<f64>,
+    /// The ratio is to be small.
+    pub lower_is_better: bool,
+    /// Whether it is what it must be; true where nothing is asked.
+    pub met: bool,
+    /// TCP segments sent again by A and by B.
+    pub retransmits: [u64; 2],
+    /// Share of all processors that the hypervisor took, the worse of both sides' means.
+    pub steal: f64,
 }
 
 impl Measured {
-    /// Sums up the pairs of `row`.
+    /// Reads one line off the runs of its row.
     #[must_use]
-    pub fn new(row: Row, a: Vec<Run>, b: Vec<Run>) -> Measured {
-        let of = |value: fn(&Run) -> f64| {
-            let pairs: Vec<f64> = a.iter().zip(&b).map(|(a, b)| value(b) / value(a)).collect();
-            ratio(&pairs).map(|r| [r.mean, r.low, r.high])
+    pub fn new(bench: &Bench, line: &Line, [a, b]: &[Vec<Run>; 2]) -> Measured {
+        let values = |runs: &[Run]| -> Vec<f64> {
+            runs.iter().map(|run| run.values.get(line.value).copied().unwrap_or(f64::NAN)).collect()
         };
-        let (throughput, cpu) = (of(|run| run.gbit_s), of(|run| run.cpu_s_per_gb));
-        let (must, target) = row.goal().map_or((None, None), |(must, target)| (Some(must), Some(target)));
-        Measured { id: row.id(), title: row.title(), a, b, ratio: throughput, cpu_ratio: cpu, must, target }
-    }
-
-    /// Whether the least ratio is reached; true where there is none.
-    #[must_use]
-    pub fn met(&self) -> bool {
-        match (self.must, self.ratio) {
-            (Some(must), Some([mean, ..])) => mean >= must,
-            (Some(_), None) => false,
-            (None, _) => true,
+        let steal = |runs: &[Run]| mean(&runs.iter().map(|run| run.steal).collect::<Vec<_>>());
+        let again = |runs: &[Run]| runs.iter().map(|run| run.retransmits).sum();
+        let (left, right) = (values(a), values(b));
+        let pairs: Vec<f64> = left.iter().zip(&right).map(|(a, b)| b / a).collect();
+        let ratio = ratio(&pairs).map(|r| [r.mean, r.low, r.high]);
+        let met = match ratio {
+            Some([mean, ..]) => line.goal.met(mean),
+            None => line.goal == Goal::None,
+        };
+        Measured {
+            row: bench.id,
+            id: line.id,
+            title: line.title,
+            unit: line.unit,
+            a: left,
+            b: right,
+            ratio,
+            must: line.goal.bounds().map(|(must, _)| must),
+            target: line.goal.bounds().map(|(_, target)| target),
+            lower_is_better: matches!(line.goal, Goal::AtMost(..)),
+            met,
+            retransmits: [again(a), again(b)],
+            steal: steal(a).max(steal(b)),
         }
     }
 }
@@ -59,6 +79,8 @@ impl Measured {
 pub struct Comparison {
     /// Kernel release.
     pub kernel: String,
+    /// The commit that was built, where git knows it.
+    pub commit: String,
     /// Processors.
     pub cpus: usize,
     /// Seconds of each run, without warm-up.
@@ -82,25 +104,13 @@ impl Comparison {
     #[must_use]
     pub fn table(&self) -> String {
         let mut text = format!(
-            "Linux {}, {} processors; one TCP stream, cubic, {} s after 1 s of warm-up; order A B B A\n\n",
-            self.kernel, self.cpus, self.seconds
+            "Linux {}, {} processors, commit {}; TCP with cubic, {} s after warm-up; pairs in order A B B A\n\n",
+            self.kernel, self.cpus, self.commit, self.seconds
         );
         let _ = writeln!(
             text,
-            "{:3} {:54} {:>7} {:>7} {:>6} {:>13} {:>5} {:>6}  {:>9} {:>9} {:>6}  {:>9} {:>6}",
-            "",
-            "TCP throughput",
-            "A Gb/s",
-            "B Gb/s",
-            "B/A",
-            "95 %",
-            "must",
-            "target",
-            "A CPU s/GB",
-            "B",
-            "B/A",
-            "retrans.",
-            "steal"
+            "{:4} {:46} {:>9} {:>9} {:8} {:>6} {:>13} {:>7} {:>7} {:>9} {:>6}",
+            "", "", "A", "B", "", "B/A", "95 %", "must", "target", "retrans.", "steal"
         );
         for row in &self.rows {
             text.push_str(&line(row));
@@ -127,27 +137,24 @@ impl Comparison {
 }
 
 fn line(row: &Measured) -> String {
-    let of = |runs: &[Run], value: fn(&Run) -> f64| mean(&runs.iter().map(value).collect::<Vec<_>>());
-    let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
-    let interval = row.ratio.map_or("-".to_owned(), |[_, low, high]| format!("{low:.2} - {high:.2}"));
-    let again = |runs: &[Run]| runs.iter().map(|run| run.retransmits).sum::<u64>();
-    let steal = of(&row.a, |run| run.steal).max(of(&row.b, |run| run.steal));
+    let sign = if row.lower_is_better { "<=" } else { ">=" };
+    let bound = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{sign}{value:.2}"));
+    let (middle, interval) = row.ratio.map_or(("-".to_owned(), "-".to_owned()), |[mean, low, high]| {
+        (format!("{mean:.2}"), format!("{low:.2} - {high:.2}"))
+    });
+    let [a, b] = row.retransmits;
     format!(
-        "{:3} {:54} {:>7.2} {:>7.2} {:>6} {:>13} {:>5} {:>6}  {:>10.2} {:>9.2} {:>6}  {:>9} {:>5.1}%{}\n",
+        "{:4} {:46} {:>9.2} {:>9.2} {:8} {middle:>6} {interval:>13} {:>7} {:>7} {:>9} {:>5.1}%{}\n",
         row.id,
         row.title,
-        of(&row.a, |run| run.gbit_s),
-        of(&row.b, |run| run.gbit_s),
-        number(row.ratio.map(|r| r[0])),
-        interval,
-        number(row.must),
-        number(row.target),
-        of(&row.a, |run| run.cpu_s_per_gb),
-        of(&row.b, |run| run.cpu_s_per_gb),
-        number(row.cpu_ratio.map(|r| r[0])),
-        format!("{}/{}", again(&row.a), again(&row.b)),
-        steal * 100.0,
-        if row.met() { "" } else { "  BELOW MUST" },
+        mean(&row.a),
+        mean(&row.b),
+        row.unit,
+        bound(row.must),
+        bound(row.target),
+        format!("{a}/{b}"),
+        row.steal * 100.0,
+        if row.met { "" } else { "  MISSED" },
     )
 }
 

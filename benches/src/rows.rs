@@ -1,175 +1,316 @@
-//! The rows of the comparison: for each, the two networks and what the ratio should be.
-
-use std::net::IpAddr;
+//! The rows of the comparison: what is held against what, over which traffic, and what the ratio should be.
+//!
+//! A [`Bench`] is two networks and one kind of traffic; each of its [`Line`]s reads one of the values of its runs.
+//! Goals are ratios B / A, those of docs/benchmarks.md.
 
 use anyhow::Result;
-use vswitch::lab::{
-    Attached, Bed, KernelNode, KernelPod, Lab, Netns, Options, Programs, Shape, Stop, TunnelKind, Wire,
-    link_bridge, offloads_off,
-};
+use vswitch::lab::{Programs, Stop, TunnelKind, Wire};
 
 use crate::cubic::Allowed;
-use crate::iperf::{self, Run};
+use crate::network::{Kernel, Network, Ours};
+use crate::scenario::Scenario;
 
-/// What a row compares.
+/// A network that can stand on one side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Row {
-    /// The kernel's VXLAN against itself: how far two equals differ on this machine, now.
-    Noise,
-    /// Between nodes over VXLAN, on a veth underlay that carries super-frames whole.
-    Vxlan,
-    /// The same on an underlay that segments, as NICs without tunnel offload do.
-    VxlanSegmented,
-    /// Two pods of one node.
-    SameNode,
-    /// Between nodes without a tunnel.
-    Direct,
+pub enum Kind {
+    /// The kernel's VXLAN as flannel sets it up, bridge and veth pods.
+    KernelVxlan,
+    /// The kernel's routes without a tunnel, bridge and veth pods.
+    KernelRoutes,
+    /// One bridge, both pods on it.
+    KernelBridge,
+    /// Ours, between two nodes.
+    Ours(TunnelKind),
+    /// Ours, both pods on one node.
+    OursOneNode,
 }
 
-impl Row {
-    /// All, in the order they run.
-    pub const ALL: [Row; 5] = [Row::Noise, Row::Vxlan, Row::VxlanSegmented, Row::SameNode, Row::Direct];
+/// Two networks and what is sent over them.
+#[derive(Debug)]
+pub struct Bench {
+    /// Short name, for `--rows`.
+    pub id: &'static str,
+    /// What a user would pick instead.
+    pub a: Kind,
+    /// Ours, but for the noise row.
+    pub b: Kind,
+    /// On an underlay that takes no super-frames.
+    pub segmented: bool,
+    /// What is sent.
+    pub scenario: Scenario,
+    /// What is read off.
+    pub lines: &'static [Line],
+    /// Part of a quick run.
+    pub quick: bool,
+}
 
-    /// The short name for `--rows`.
+/// One line of the table.
+#[derive(Debug)]
+pub struct Line {
+    /// Its name, as in docs/benchmarks.md where it has a goal there.
+    pub id: &'static str,
+    /// What it says.
+    pub title: &'static str,
+    /// The values' unit.
+    pub unit: &'static str,
+    /// Which of the run's values.
+    pub value: usize,
+    /// What the ratio must be, and what is aimed at.
+    pub goal: Goal,
+}
+
+/// What a ratio should be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Goal {
+    /// Nothing is asked.
+    None,
+    /// At least this; better this.
+    AtLeast(f64, f64),
+    /// At most this; better this.
+    AtMost(f64, f64),
+}
+
+impl Goal {
+    /// Whether a ratio reaches the first of the two.
     #[must_use]
-    pub fn id(self) -> &'static str {
+    pub fn met(self, ratio: f64) -> bool {
         match self {
-            Row::Noise => "aa",
-            Row::Vxlan => "g1",
-            Row::VxlanSegmented => "g2",
-            Row::SameNode => "g4",
-            Row::Direct => "g5",
+            Goal::None => true,
+            Goal::AtLeast(must, _) => ratio >= must,
+            Goal::AtMost(must, _) => ratio <= must,
         }
     }
 
-    /// What the table calls it.
+    /// The two.
     #[must_use]
-    pub fn title(self) -> &'static str {
+    pub fn bounds(self) -> Option<(f64, f64)> {
         match self {
-            Row::Noise => "noise: kernel VXLAN against itself",
-            Row::Vxlan => "between nodes, VXLAN / kernel VXLAN + bridge + veth",
-            Row::VxlanSegmented => "the same, underlay without offloads",
-            Row::SameNode => "same node / bridge + veth",
-            Row::Direct => "between nodes, direct / kernel routes + bridge + veth",
+            Goal::None => None,
+            Goal::AtLeast(must, target) | Goal::AtMost(must, target) => Some((must, target)),
         }
     }
+}
 
-    /// The least throughput ratio, and the one aimed at; none for noise.
+const TCP: Scenario = Scenario::Tcp { streams: 1, reverse: false };
+const VXLAN: Kind = Kind::Ours(TunnelKind::Vxlan);
+
+const fn gbit(id: &'static str, title: &'static str, goal: Goal) -> Line {
+    Line { id, title, unit: "Gbit/s", value: 0, goal }
+}
+
+const fn cpu(id: &'static str, title: &'static str, goal: Goal) -> Line {
+    Line { id, title, unit: "CPU s/GB", value: 1, goal }
+}
+
+const fn bench(
+    id: &'static str,
+    (a, b): (Kind, Kind),
+    scenario: Scenario,
+    lines: &'static [Line],
+    quick: bool,
+) -> Bench {
+    Bench { id, a, b, segmented: false, scenario, lines, quick }
+}
+
+const VXLANS: (Kind, Kind) = (Kind::KernelVxlan, VXLAN);
+
+/// All, in the order they run. Neighbours over the same two networks share them.
+pub const ALL: &[Bench] = &[
+    bench(
+        "aa",
+        (Kind::KernelVxlan, Kind::KernelVxlan),
+        TCP,
+        &[gbit("aa", "noise: kernel VXLAN against itself", Goal::None)],
+        true,
+    ),
+    bench(
+        "g1",
+        VXLANS,
+        TCP,
+        &[
+            gbit("G1", "between nodes, VXLAN / kernel VXLAN", Goal::AtLeast(0.45, 0.60)),
+            cpu("G3", "the same", Goal::AtMost(2.2, 1.7)),
+        ],
+        true,
+    ),
+    bench(
+        "back",
+        VXLANS,
+        Scenario::Tcp { streams: 1, reverse: true },
+        &[gbit("", "the same, the other way", Goal::None)],
+        false,
+    ),
+    bench(
+        "s4",
+        VXLANS,
+        Scenario::Tcp { streams: 4, reverse: false },
+        &[gbit("", "the same, 4 streams", Goal::None)],
+        false,
+    ),
+    bench(
+        "s16",
+        VXLANS,
+        Scenario::Tcp { streams: 16, reverse: false },
+        &[gbit("", "the same, 16 streams", Goal::None)],
+        false,
+    ),
+    bench(
+        "udp64",
+        VXLANS,
+        Scenario::Flood { size: 64 },
+        &[
+            Line {
+                id: "G11",
+                title: "UDP 64 B, flood, delivered",
+                unit: "kpps",
+                value: 0,
+                goal: Goal::AtLeast(1.5, 2.0),
+            },
+            Line { id: "", title: "the same", unit: "CPU us", value: 1, goal: Goal::None },
+        ],
+        true,
+    ),
+    bench(
+        "udp256",
+        VXLANS,
+        Scenario::Flood { size: 256 },
+        &[Line { id: "", title: "UDP 256 B, flood, delivered", unit: "kpps", value: 0, goal: Goal::None }],
+        false,
+    ),
+    bench(
+        "udp1400",
+        VXLANS,
+        Scenario::Flood { size: 1400 },
+        &[Line { id: "", title: "UDP 1400 B, flood, delivered", unit: "kpps", value: 0, goal: Goal::None }],
+        false,
+    ),
+    bench(
+        "pdr64",
+        VXLANS,
+        Scenario::Lossless { size: 64 },
+        &[Line {
+            id: "G11",
+            title: "UDP 64 B, at most 0.5 % lost",
+            unit: "kpps",
+            value: 0,
+            goal: Goal::AtLeast(0.9, 1.2),
+        }],
+        false,
+    ),
+    bench(
+        "rr",
+        VXLANS,
+        Scenario::RoundTrip { beside: false },
+        &[
+            Line {
+                id: "G13",
+                title: "round trip, idle, p50",
+                unit: "us",
+                value: 0,
+                goal: Goal::AtMost(2.2, 1.6),
+            },
+            Line { id: "G14", title: "the same, p99", unit: "us", value: 1, goal: Goal::AtMost(2.2, 1.5) },
+            Line { id: "", title: "the same, p99.9", unit: "us", value: 2, goal: Goal::None },
+        ],
+        true,
+    ),
+    bench(
+        "rrbulk",
+        VXLANS,
+        Scenario::RoundTrip { beside: true },
+        &[
+            Line {
+                id: "",
+                title: "round trip beside another pod's stream, p50",
+                unit: "us",
+                value: 0,
+                goal: Goal::None,
+            },
+            Line { id: "G15", title: "the same, p99", unit: "us", value: 1, goal: Goal::AtMost(1.2, 0.7) },
+            Line { id: "", title: "the same, p99.9", unit: "us", value: 2, goal: Goal::None },
+        ],
+        true,
+    ),
+    bench(
+        "crr",
+        VXLANS,
+        Scenario::Connects,
+        &[Line {
+            id: "G16",
+            title: "connect, a byte, reset",
+            unit: "1000/s",
+            value: 0,
+            goal: Goal::AtLeast(0.55, 0.75),
+        }],
+        true,
+    ),
+    Bench {
+        id: "g2",
+        a: Kind::KernelVxlan,
+        b: VXLAN,
+        segmented: true,
+        scenario: TCP,
+        lines: &[
+            gbit("G2", "between nodes, underlay without offloads", Goal::AtLeast(0.80, 0.95)),
+            cpu("", "the same", Goal::None),
+        ],
+        quick: true,
+    },
+    bench(
+        "g4",
+        (Kind::KernelBridge, Kind::OursOneNode),
+        TCP,
+        &[
+            gbit("G4", "same node / bridge + veth", Goal::AtLeast(0.60, 0.75)),
+            cpu("", "the same", Goal::None),
+        ],
+        true,
+    ),
+    bench(
+        "g5",
+        (Kind::KernelRoutes, Kind::Ours(TunnelKind::Direct)),
+        TCP,
+        &[
+            gbit("G5", "between nodes, direct / kernel routes", Goal::AtLeast(0.45, 0.60)),
+            cpu("", "the same", Goal::None),
+        ],
+        true,
+    ),
+];
+
+impl Bench {
+    /// Whether the other runs over the same two networks.
     #[must_use]
-    pub fn goal(self) -> Option<(f64, f64)> {
-        match self {
-            Row::Noise => None,
-            Row::Vxlan | Row::Direct => Some((0.45, 0.60)),
-            Row::VxlanSegmented => Some((0.80, 0.95)),
-            Row::SameNode => Some((0.60, 0.75)),
-        }
+    pub fn shares(&self, other: &Bench) -> bool {
+        (self.a, self.b, self.segmented) == (other.a, other.b, other.segmented)
     }
 
-    /// Builds both networks, the kernel's first.
+    /// Builds both networks, A first.
     ///
     /// # Errors
     /// When a step fails; what was built is taken down.
-    pub fn networks(self, programs: &Programs, stop: &Stop, cubic: &Allowed) -> Result<[Network; 2]> {
-        let vxlan = Wire::Vxlan { checksum: false };
-        let networks = match self {
-            Row::Noise => [Network::kernel(vxlan, false)?, Network::kernel(vxlan, false)?],
-            Row::Vxlan => {
-                [Network::kernel(vxlan, false)?, Network::ours(programs, stop, TunnelKind::Vxlan, false)?]
-            }
-            Row::VxlanSegmented => {
-                [Network::kernel(vxlan, true)?, Network::ours(programs, stop, TunnelKind::Vxlan, true)?]
-            }
-            Row::SameNode => [Network::kernel_one_node()?, Network::ours_one_node(programs, stop)?],
-            Row::Direct => [
-                Network::kernel(Wire::HostGw, false)?,
-                Network::ours(programs, stop, TunnelKind::Direct, false)?,
-            ],
+    pub fn networks(
+        &self,
+        programs: &Programs,
+        stop: &Stop,
+        cubic: &Allowed,
+    ) -> Result<[Box<dyn Network>; 2]> {
+        let build = |kind| -> Result<Box<dyn Network>> {
+            let network = self.build(kind, programs, stop)?;
+            network.pair().pin(cubic)?;
+            network.beside().pin(cubic)?;
+            Ok(network)
         };
-        for (from, far, _) in networks.iter().map(Network::ends) {
-            cubic.pin(from)?;
-            cubic.pin(far)?;
-        }
-        Ok(networks)
-    }
-}
-
-/// A network with two pods. Fields drop in order: pods, then what they hang on.
-#[derive(Debug)]
-pub enum Network {
-    /// The kernel's.
-    Kernel {
-        /// Sender and receiver.
-        pods: Box<[KernelPod; 2]>,
-        /// The nodes.
-        bed: Bed,
-    },
-    /// Ours.
-    Ours {
-        /// Sender and receiver.
-        pods: Box<[Attached; 2]>,
-        /// The nodes with their daemons.
-        lab: Box<Lab>,
-    },
-}
-
-impl Network {
-    fn kernel(wire: Wire, segmented: bool) -> Result<Network> {
-        let bed = Bed::build(Shape::default())?;
-        let pod = |i: usize| {
-            KernelNode::new(&bed.nodes[i], bed.plan(i), wire, 1500, &bed.plans())?.pod(&bed.nodes[i])
-        };
-        let pods = Box::new([pod(0)?, pod(1)?]);
-        segment(&bed, segmented)?;
-        Ok(Network::Kernel { pods, bed })
+        Ok([build(self.a)?, build(self.b)?])
     }
 
-    fn kernel_one_node() -> Result<Network> {
-        let bed = Bed::build(Shape { nodes: 1, ..Shape::default() })?;
-        let (a, b) = link_bridge(&bed.nodes[0], bed.plan(0), 1500)?;
-        Ok(Network::Kernel { pods: Box::new([a, b]), bed })
+    fn build(&self, kind: Kind, programs: &Programs, stop: &Stop) -> Result<Box<dyn Network>> {
+        Ok(match kind {
+            Kind::KernelVxlan => Box::new(Kernel::nodes(Wire::Vxlan { checksum: false }, self.segmented)?),
+            Kind::KernelRoutes => Box::new(Kernel::nodes(Wire::HostGw, self.segmented)?),
+            Kind::KernelBridge => Box::new(Kernel::one_node()?),
+            Kind::Ours(tunnel) => Box::new(Ours::nodes(programs, stop, tunnel, self.segmented)?),
+            Kind::OursOneNode => Box::new(Ours::one_node(programs, stop)?),
+        })
     }
-
-    fn ours(programs: &Programs, stop: &Stop, tunnel: TunnelKind, segmented: bool) -> Result<Network> {
-        // The switch looks at its uplink when it starts, so the offloads are set before.
-        let options = Options { tunnel, ..Options::default() };
-        let mut lab = Lab::bed_only(programs, options, stop)?;
-        segment(&lab.bed, segmented)?;
-        lab.start_node(0)?;
-        lab.start_node(1)?;
-        let pods = Box::new([lab.pod(0, "a")?, lab.pod(1, "b")?]);
-        Ok(Network::Ours { pods, lab: Box::new(lab) })
-    }
-
-    fn ours_one_node(programs: &Programs, stop: &Stop) -> Result<Network> {
-        let options = Options { shape: Shape { nodes: 1, ..Shape::default() }, ..Options::default() };
-        let lab = Lab::start(programs, options, stop)?;
-        let pods = Box::new([lab.pod(0, "a")?, lab.pod(0, "b")?]);
-        Ok(Network::Ours { pods, lab: Box::new(lab) })
-    }
-
-    /// One TCP stream from the first pod to the second.
-    ///
-    /// # Errors
-    /// When iperf3 fails.
-    pub fn measure(&self, seconds: u32) -> Result<Run> {
-        let (from, far, to) = self.ends();
-        iperf::run(from, far, to, seconds)
-    }
-
-    /// The sender's namespace, the receiver's, and its address.
-    fn ends(&self) -> (&Netns, &Netns, IpAddr) {
-        match self {
-            Network::Kernel { pods, .. } => (&pods[0].netns, &pods[1].netns, pods[1].v4),
-            Network::Ours { pods, .. } => (&pods[0].netns, &pods[1].netns, pods[1].v4),
-        }
-    }
-}
-
-fn segment(bed: &Bed, segmented: bool) -> Result<()> {
-    if segmented {
-        for node in &bed.nodes {
-            offloads_off(node, "eth0")?;
-        }
-    }
-    Ok(())
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use vswitch::lab::{
-    Bed, Echo, KernelNode, KernelPod, LabError, Shape, Wire, blast, link_bridge, offloads_off, ping,
-    tcp_echo, transfer, udp_echo,
+    Bed, Echo, KernelNode, KernelPod, LabError, Shape, Wire, blast, offloads_off, ping, tcp_echo, transfer,
+    udp_echo,
 };
 use vswitch_tests::leftovers::Leftovers;
 use vswitch_tests::serial::turn;
@@ -64,7 +64,8 @@ fn two_kernel_nodes_reach_each_other_by_routes() {
 fn pods_of_one_kernel_node_reach_each_other() {
     let _turn = turn();
     let bed = Bed::build(Shape { nodes: 1, ..Shape::default() }).unwrap();
-    let (a, b) = link_bridge(&bed.nodes[0], bed.plan(0), 1500).unwrap();
+    let mut node = KernelNode::new(&bed.nodes[0], bed.plan(0), Wire::HostGw, 1500, &[]).unwrap();
+    let (a, b) = (node.pod(&bed.nodes[0]).unwrap(), node.pod(&bed.nodes[0]).unwrap());
     reach(&a, &b);
 }
 

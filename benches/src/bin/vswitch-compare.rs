@@ -7,9 +7,14 @@ use anyhow::Context;
 use clap::Parser;
 use vswitch::lab::{Programs, Stop};
 use vswitch_benches::cubic::Allowed;
+use vswitch_benches::network::Network;
 use vswitch_benches::report::{Comparison, Measured};
-use vswitch_benches::rows::Row;
-use vswitch_benches::{bgp, cni, iperf, label, policy, reroute};
+use vswitch_benches::rows::{self, Bench};
+use vswitch_benches::scenario::Run;
+use vswitch_benches::{bgp, cni, label, policy, reroute};
+
+/// What is measured beside [`rows::ALL`].
+const OTHERS: [&str; 5] = ["cni", "policy", "label", "bgp", "reroute"];
 
 /// Compares pod networks in interleaved pairs. Needs root.
 #[derive(Debug, Parser)]
@@ -20,10 +25,10 @@ struct Args {
     /// Seconds of each run after its warm-up.
     #[arg(long, default_value_t = 4)]
     seconds: u32,
-    /// Rows, by their short names: aa g1 g2 g4 g5 cni policy label bgp reroute.
-    #[arg(long, value_delimiter = ',')]
+    /// Only these rows, by their short names.
+    #[arg(long, value_delimiter = ',', value_parser = row_names())]
     rows: Vec<String>,
-    /// Two pairs of two seconds.
+    /// The most telling rows, two pairs of two seconds each: under five minutes.
     #[arg(long)]
     quick: bool,
     /// Writes everything measured to this file as JSON.
@@ -40,7 +45,7 @@ fn main() -> ExitCode {
     match compare(&args) {
         Ok(comparison) => {
             println!("{}", comparison.table());
-            if args.check && !comparison.rows.iter().all(Measured::met) {
+            if args.check && !comparison.rows.iter().all(|row| row.met) {
                 ExitCode::FAILURE
             } else {
                 ExitCode::SUCCESS
@@ -56,14 +61,10 @@ fn main() -> ExitCode {
 #[allow(clippy::print_stderr)]
 fn compare(args: &Args) -> anyhow::Result<Comparison> {
     let (pairs, seconds) = if args.quick { (2, 2) } else { (args.pairs.max(1), args.seconds.max(1)) };
-    for id in &args.rows {
-        anyhow::ensure!(
-            ["cni", "policy", "label", "bgp", "reroute"].contains(&id.as_str())
-                || Row::ALL.iter().any(|row| row.id() == id),
-            "--rows {id}: no such row"
-        );
-    }
-    let wanted = |id: &str| args.rows.is_empty() || args.rows.iter().any(|row| row == id);
+    // All but the large ones, which take minutes each, unless they are asked for.
+    let wanted = |id: &str, quick: bool| {
+        if args.rows.is_empty() { quick || !args.quick } else { args.rows.iter().any(|row| row == id) }
+    };
     let (stop, programs) = (Stop::on_signals()?, Programs::find()?);
     let cubic = Allowed::add()?;
     let mut comparison = Comparison {
@@ -71,6 +72,7 @@ fn compare(args: &Args) -> anyhow::Result<Comparison> {
             .context("kernel release")?
             .trim()
             .to_owned(),
+        commit: commit(),
         cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         seconds,
         rows: Vec::new(),
@@ -80,39 +82,35 @@ fn compare(args: &Args) -> anyhow::Result<Comparison> {
         bgp: None,
         reroute: None,
     };
-    for row in Row::ALL.into_iter().filter(|row| wanted(row.id())) {
-        eprintln!("{}: {}", row.id(), row.title());
-        let networks = row.networks(&programs, &stop, &cubic).with_context(|| format!("row {}", row.id()))?;
-        let mut runs: [Vec<iperf::Run>; 2] = [Vec::new(), Vec::new()];
-        for pair in 0..pairs {
-            let order = if pair % 2 == 0 { [0, 1] } else { [1, 0] };
-            for side in order {
-                stop.check()?;
-                let run = networks[side].measure(seconds).with_context(|| format!("row {}", row.id()))?;
-                eprintln!("  {} {:.2} Gbit/s, {} retransmits", ["A", "B"][side], run.gbit_s, run.retransmits);
-                runs[side].push(run);
-            }
+    let chosen: Vec<&Bench> = rows::ALL.iter().filter(|bench| wanted(bench.id, bench.quick)).collect();
+    for group in chosen.chunk_by(|one, next| one.shares(next)) {
+        let networks = group[0]
+            .networks(&programs, &stop, &cubic)
+            .with_context(|| format!("networks of row {}", group[0].id))?;
+        for bench in group {
+            comparison.rows.extend(
+                measure(bench, &networks, pairs, seconds, &stop)
+                    .with_context(|| format!("row {}", bench.id))?,
+            );
         }
-        let [a, b] = runs;
-        comparison.rows.push(Measured::new(row, a, b));
     }
-    if wanted("cni") {
+    if wanted("cni", true) {
         eprintln!("cni: attach and detach");
         comparison.cni = Some(cni::run(&programs, &stop, if args.quick { 10 } else { 40 })?);
     }
-    if wanted("policy") {
+    if wanted("policy", false) {
         eprintln!("policy: rules");
         comparison.policy = Some(policy::run(&programs, &stop, &cubic, pairs, seconds)?);
     }
-    if wanted("label") {
+    if wanted("label", false) {
         eprintln!("label: a change felt by packets");
         comparison.label = Some(label::run(&programs, &stop, if args.quick { 20 } else { 200 })?);
     }
-    if wanted("bgp") {
+    if wanted("bgp", false) {
         eprintln!("bgp: a large table");
         comparison.bgp = Some(bgp::run(&programs, &stop, if args.quick { 100_000 } else { bgp::ROUTES })?);
     }
-    if wanted("reroute") {
+    if wanted("reroute", false) {
         eprintln!("reroute: an UPDATE felt by packets");
         comparison.reroute = Some(reroute::run(&programs, &stop, if args.quick { 20 } else { 200 })?);
     }
@@ -121,4 +119,40 @@ fn compare(args: &Args) -> anyhow::Result<Comparison> {
         serde_json::to_writer_pretty(file, &comparison)?;
     }
     Ok(comparison)
+}
+
+/// The runs of one row, and what its lines read off them.
+#[allow(clippy::print_stderr)]
+fn measure(
+    bench: &Bench,
+    networks: &[Box<dyn Network>; 2],
+    pairs: usize,
+    seconds: u32,
+    stop: &Stop,
+) -> anyhow::Result<Vec<Measured>> {
+    eprintln!("{}: {}", bench.id, bench.lines.first().map_or("", |line| line.title));
+    let mut runs: [Vec<Run>; 2] = [Vec::new(), Vec::new()];
+    for pair in 0..pairs {
+        for side in if pair % 2 == 0 { [0, 1] } else { [1, 0] } {
+            stop.check()?;
+            let run = bench.scenario.run(&*networks[side], seconds)?;
+            let values: Vec<String> = run.values.iter().map(|value| format!("{value:.2}")).collect();
+            eprintln!("  {} {}", ["A", "B"][side], values.join(" "));
+            runs[side].push(run);
+        }
+    }
+    Ok(bench.lines.iter().map(|line| Measured::new(bench, line, &runs)).collect())
+}
+
+/// The names that `--rows` takes.
+fn row_names() -> Vec<&'static str> {
+    rows::ALL.iter().map(|bench| bench.id).chain(OTHERS).collect()
+}
+
+/// The commit of the tree this runs in.
+fn commit() -> String {
+    let git = std::process::Command::new("git").args(["describe", "--always", "--dirty"]).output();
+    let text = git.ok().filter(|out| out.status.success()).map(|out| out.stdout);
+    text.and_then(|text| String::from_utf8(text).ok())
+        .map_or("unknown".to_owned(), |text| text.trim().to_owned())
 }

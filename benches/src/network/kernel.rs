@@ -1,5 +1,7 @@
 //! The kernel's own pod network.
 
+use std::net::IpAddr;
+
 use anyhow::Result;
 use vswitch::lab::{Bed, KernelNode, KernelPod, Shape, Wire};
 
@@ -45,6 +47,12 @@ impl Kernel {
     #[must_use]
     pub fn bed(&self) -> &Bed {
         &self.bed
+    }
+
+    /// The address of the measured sender.
+    #[must_use]
+    pub fn sender(&self) -> IpAddr {
+        self.pods[0].v4
     }
 
     fn two(&self, from: usize) -> Pair<'_> {

@@ -134,16 +134,6 @@ fn link_mtu(node: &Netns, link: &str) -> Result<u16, LabError> {
     Ok(words.nth(1).and_then(|mtu| mtu.parse().ok()).unwrap_or(1500))
 }
 
-/// Two pods on a bridge in one namespace, without routing: the same-node yardstick.
-///
-/// # Errors
-/// When a link or an address cannot be made.
-pub fn link_bridge(node: &Netns, plan: NodePlan, mtu: u16) -> Result<(KernelPod, KernelPod), LabError> {
-    let mut kernel = KernelNode::new(node, plan, Wire::HostGw, mtu, &[])?;
-    let first = kernel.pod(node)?;
-    Ok((first, kernel.pod(node)?))
-}
-
 /// Makes `link` of `node` behave like a cloud NIC without tunnel offload: packets leave it segmented.
 ///
 /// # Errors

@@ -33,7 +33,7 @@ pub use cmd::{run as run_words, run_args};
 pub use daemon::{Daemon, Lab, Options};
 pub use enter::within;
 pub use error::LabError;
-pub use kernel::{KernelNode, KernelPod, Wire, link_bridge, offloads_off};
+pub use kernel::{KernelNode, KernelPod, Wire, offloads_off};
 pub use manifests::Manifests;
 pub use netns::Netns;
 pub use ping::{PingRun, Pinged, ping, ping_error};
