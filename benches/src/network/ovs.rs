@@ -42,8 +42,9 @@ impl Ovs {
     /// Two nodes; returns when the pods answer each other. `tso` sets `userspace-tso-enable`, with which ports carry
     /// checksums and super-frames through the virtio header.
     ///
-    /// Up to Open vSwitch 3.2 a packet that still needs its checksum or segmenting is dropped in front of a tunnel, with
-    /// `tso` or without. So pods send finished packets in both cases, and `tso` changes only how ports are read.
+    /// Open vSwitch 3.1 (Debian 12) with `tso` drops a packet in front of a tunnel that still needs its checksum or
+    /// segmenting; its documentation calls tunnels not supported. So pods send finished packets in both cases, and what
+    /// `tso` changes between nodes is only how ports are read and written.
     ///
     /// # Errors
     /// When a step fails; what was built is taken down.
