@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use encap::{Tunnel, VnetHdr};
-use vswitch::datapath::Sizes;
+use vswitch::datapath::DatapathOptions;
 use vswitch::port::mem::MemEnd;
 use vswitch_benches::stats::quantile;
 use vswitch_tests::sim::craft::Way;
@@ -32,7 +32,7 @@ struct Bed {
 
 impl Bed {
     fn new() -> Bed {
-        let mut node = Node::sized(0, Tunnel::Vxlan { vni: 1 }, 7, 1 << 20, Sizes::default().flows);
+        let mut node = Node::sized(0, Tunnel::Vxlan { vni: 1 }, 7, 1 << 20, DatapathOptions::default().flows);
         let pods: Vec<(Identity, MemEnd)> = (0..PODS).map(|_| node.attach(0, true)).collect();
         node.publish(0, 1);
         let next = |i: usize| &pods[(i + 1) % PODS].0;

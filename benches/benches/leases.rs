@@ -18,7 +18,7 @@ use control::fleet::Fleet;
 use encap::{Tunnel, VnetHdr};
 use vswitch::compile::{NodeFacts, PeerFacts, compile};
 use vswitch::daemon::peers;
-use vswitch::datapath::Sizes;
+use vswitch::datapath::DatapathOptions;
 use vswitch::port::mem::MemEnd;
 use vswitch::snapshot::{Port, Published, published};
 use vswitch_benches::stats::quantile;
@@ -83,6 +83,7 @@ fn place() -> Place {
         workers: 1,
         probe_peers: false,
         offload: true,
+        without: std::collections::BTreeSet::new(),
     }
 }
 
@@ -233,7 +234,7 @@ fn line(name: &str, times: &[f64]) -> String {
 
 #[allow(clippy::print_stdout)] // the body of a program
 fn main() {
-    let mut node = Node::sized(0, Tunnel::Vxlan { vni: 1 }, 7, 1 << 16, Sizes::default().flows);
+    let mut node = Node::sized(0, Tunnel::Vxlan { vni: 1 }, 7, 1 << 16, DatapathOptions::default().flows);
     let (identity, pod) = node.attach(0, true);
     node.publish(0, 1);
     let (mut facts, ports) = node.facts();

@@ -10,6 +10,7 @@
 mod bgp;
 mod check;
 mod error;
+mod fast;
 mod file;
 mod ipam;
 mod machine;
@@ -18,6 +19,7 @@ mod peers;
 mod render;
 mod store;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -28,6 +30,7 @@ use crate::mac::Mac;
 
 pub use bgp::{Bgp, BgpPeer, BgpRule, Neighbour, Password, PrefixRange, RouteChange, RouteTag};
 pub use error::{ConfigError, ConfigErrors, LoadError, Problem};
+pub use fast::FastPath;
 pub use file::{
     BgpPeerSection, BgpRuleSection, BgpSection, ConfigFile, IpamSection, MetricsSection, NetworkSection,
     NodeSection, PeerSection, StoreSection, TunnelSection,
@@ -85,6 +88,8 @@ pub struct Node {
     pub probe_peers: bool,
     /// Offloads (virtio header, TSO, checksum) on pods' TAPs. False = plain TAPs.
     pub offload: bool,
+    /// Fast paths that are not taken.
+    pub without: BTreeSet<FastPath>,
 }
 
 impl Node {

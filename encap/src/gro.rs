@@ -112,6 +112,7 @@ pub struct Gro {
     next: Vec<u32>,
     scratch: Vec<Span>,
     source: u32,
+    join: bool,
     udp: bool,
     open: bool,
 }
@@ -127,6 +128,7 @@ impl Gro {
             next: Vec::with_capacity(max_packets),
             scratch: Vec::with_capacity(slot::MAX_TCP.min(max_packets)),
             source: 0,
+            join: true,
             udp: true,
             open: false,
         }
@@ -137,6 +139,11 @@ impl Gro {
     #[inline]
     pub fn source(&mut self, source: u32) {
         self.source = source;
+    }
+
+    /// Says whether anything is joined. True until told.
+    pub fn join(&mut self, on: bool) {
+        self.join = on;
     }
 
     /// Says whether UDP datagrams are joined: only for devices that take UDP super-frames. True until told.
@@ -167,7 +174,7 @@ impl Gro {
             return;
         };
         let entry = shape.hash as usize % INDEX;
-        let joinable = shape.join && (self.udp || shape.form.is_tcp());
+        let joinable = self.join && shape.join && (self.udp || shape.form.is_tcp());
         if !joinable || !(trusted || shape.verify(frame) || (open && shape.open_vnet(frame).needs_csum())) {
             self.index[entry] = NONE;
             self.alone(span, if open { shape.open_vnet(frame) } else { VnetHdr::default() });

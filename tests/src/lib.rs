@@ -9,3 +9,4 @@ pub mod programs;
 pub mod routers;
 pub mod serial;
 pub mod sim;
+pub mod talk;

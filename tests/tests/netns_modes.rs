@@ -10,6 +10,7 @@ use vswitch::lab::{
 use vswitch_tests::programs::programs;
 use vswitch_tests::routers::behind_a_router;
 use vswitch_tests::serial::turn;
+use vswitch_tests::talk::talk;
 
 /// Starts node `i`'s daemon with its configuration changed.
 fn start(lab: &mut Lab, i: usize, change: impl Fn(String) -> String) {
@@ -19,25 +20,6 @@ fn start(lab: &mut Lab, i: usize, change: impl Fn(String) -> String) {
     let run: &Path = &lab.run_dir(i);
     let daemon = Daemon::start(programs(), &lab.bed.nodes[i], i + 1, &config, run, &Stop::default());
     lab.daemons[i] = Some(daemon.unwrap());
-}
-
-/// Everything between two pods, both ways.
-fn talk(a: &Attached, b: &Attached, v6: bool) {
-    for (from, to) in [(a, b), (b, a)] {
-        let families = to.addresses().into_iter().filter(|addr| v6 || addr.is_ipv4());
-        for addr in families {
-            let what = format!("{} to {addr}", from.netns.name());
-            let pinged = ping(&from.netns, addr, 3, 20).unwrap();
-            assert!(pinged.all(), "{what}: {pinged:?}");
-            tcp_echo(from.netns.path(), addr).unwrap_or_else(|e| panic!("{what}: {e}"));
-            for size in [1, 1200, 30_000] {
-                udp_echo(from.netns.path(), addr, size)
-                    .unwrap_or_else(|e| panic!("{what}, {size} bytes: {e}"));
-            }
-            transfer(from.netns.path(), to.netns.path(), addr, 8 << 20)
-                .unwrap_or_else(|e| panic!("{what}: {e}"));
-        }
-    }
 }
 
 /// How each of four nodes speaks to each other one: `FORMS[from][to]`. Some pairs differ in the two directions.

@@ -16,7 +16,7 @@ use mio::Waker;
 
 use crate::conntrack::{Conntrack, since_boot};
 use crate::counters::{Totals, WorkerCounters};
-use crate::datapath::{Shared, Sizes};
+use crate::datapath::{DatapathOptions, Shared};
 use crate::events::Events;
 use crate::port::PortIo;
 use crate::snapshot::{Published, Snapshot, published};
@@ -101,7 +101,11 @@ impl Switch {
     ///
     /// # Errors
     /// When a thread or its event loop cannot be made.
-    pub fn start(io: Vec<WorkerIo>, sizes: Sizes, conntrack: Arc<Conntrack>) -> Result<Switch, SwitchError> {
+    pub fn start(
+        io: Vec<WorkerIo>,
+        options: DatapathOptions,
+        conntrack: Arc<Conntrack>,
+    ) -> Result<Switch, SwitchError> {
         let published = published();
         let events = Arc::new(Events::default());
         let started = Instant::now();
@@ -115,7 +119,7 @@ impl Switch {
             let (pending, acked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
             let setup = Setup {
                 index,
-                sizes,
+                options,
                 seed: random_seed(),
                 counters: Arc::clone(&counters),
                 shared: shared.clone(),

@@ -21,7 +21,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::counters::WorkerCounters;
-use crate::datapath::{Datapath, Remembered, Shared, Sizes};
+use crate::datapath::{Datapath, DatapathOptions, Remembered, Shared};
 use crate::port::PortIo;
 use crate::snapshot::{Published, Snapshot};
 use crate::uplink::{RecvMeta, Uplink, UplinkTx};
@@ -105,8 +105,8 @@ pub enum Notice {
 pub struct Setup {
     /// Its number, from 0.
     pub index: usize,
-    /// Sizes of its tables.
-    pub sizes: Sizes,
+    /// How its data path is made.
+    pub options: DatapathOptions,
     /// Keys of its hash.
     pub seed: [u64; 2],
     /// Its counters.
@@ -167,7 +167,7 @@ impl Worker {
         let waker = Waker::new(poll.registry(), WAKE)?;
         let dp = Datapath::new(
             setup.index,
-            setup.sizes,
+            setup.options,
             setup.seed,
             Arc::clone(&setup.counters),
             setup.shared.clone(),

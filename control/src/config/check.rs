@@ -228,6 +228,7 @@ fn check_node(file: &NodeSection, machine: &Machine, errors: &mut Errors) -> Nod
             n => usize::try_from(n).unwrap_or(1),
         },
         offload: file.offload.unwrap_or(true),
+        without: file.without.iter().copied().collect(),
         probe_peers: file.probe_peers.unwrap_or(true),
     };
     if node.socket().as_os_str().len() > MOST_SOCKET_PATH {

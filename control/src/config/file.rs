@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::LoadError;
+use super::{FastPath, LoadError};
 
 /// A configuration file. Unknown keys are errors.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -56,6 +56,8 @@ pub struct NodeSection {
     pub workers: Option<i64>,
     /// Default: true.
     pub offload: Option<bool>,
+    /// Default: none.
+    pub without: Vec<FastPath>,
     /// Default: true.
     pub probe_peers: Option<bool>,
 }

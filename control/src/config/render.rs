@@ -49,6 +49,8 @@ pub(super) fn render(config: &Config) -> String {
     page.line("run-dir", quoted(node.run_dir.display()));
     page.line("workers", node.workers);
     page.line("offload", node.offload);
+    let without: Vec<&str> = node.without.iter().map(|path| path.name()).collect();
+    page.line("without", format_args!("{without:?}"));
     page.line("probe-peers", node.probe_peers);
 
     page.section("[network]");

@@ -62,6 +62,7 @@ state-dir = "/var/lib/vswitch"
 run-dir = "/run/vswitch"
 workers = 4
 offload = true
+without = []
 probe-peers = true
 
 [network]
@@ -101,6 +102,7 @@ state-dir = "/srv/with \"quote\" \\ \n \u0007 and 'tick'"
 run-dir = "/run/vs"
 workers = 2
 offload = false
+without = ["trains", "uplink-tap"]
 probe-peers = false
 [network]
 cluster-cidrs = ["10.244.0.0/16", "fd00::/48"]
@@ -208,6 +210,7 @@ fn takes_everything_it_is_told() {
     let config = load(FULL);
     assert_eq!(config.node.subnet, Some("192.168.78.0/24".parse().unwrap()));
     assert_eq!((config.node.workers, config.node.offload), (2, false));
+    assert_eq!(config.node.without, [FastPath::UplinkTap, FastPath::Trains].into());
     assert_eq!(
         config.tunnel,
         Tunnel::Vxlan { vni: 77, port: 4789, vtep_mac: Some(Mac([0x0e, 0, 0, 0, 0, 1])), cross_subnet: true }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use vswitch::compile::{NodeFacts, PeerFacts, compile};
 use vswitch::conntrack::{self, Conntrack};
 use vswitch::counters::{Totals, WorkerCounters, port_stats};
-use vswitch::datapath::{Datapath, Shared, Sizes};
+use vswitch::datapath::{Datapath, DatapathOptions, Shared};
 use vswitch::port::mem::{MemEnd, MemPort, pair};
 use vswitch::port::{Offloads, PortIo};
 use vswitch::snapshot::{Port, PortKind, Snapshot, peer_stats};
@@ -142,7 +142,7 @@ impl Node {
         let made = Form::ALL.map(|_| uplink(QUEUE, MAX_TRAIN));
         let [(u0, t0, w0), (u1, t1, w1), (u2, t2, w2)] = made;
         let wires = [w0, w1, w2];
-        let sizes = Sizes { flows, ..Sizes::default() };
+        let sizes = DatapathOptions { flows, ..DatapathOptions::default() };
         let shared = shared(seed, connections);
         let conntrack = Arc::clone(&shared.conntrack);
         let mut datapath = Datapath::new(0, sizes, [seed, !seed], Arc::default(), shared);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use control::attachments::{Attachment, StateDir, boot_id};
-use control::config::{Config, Ipam as IpamConfig};
+use control::config::{Config, FastPath, Ipam as IpamConfig};
 use control::fleet::Fleet;
 use control::ipam::Ipam;
 use crossbeam::channel::{Sender, bounded};
@@ -30,7 +30,7 @@ use super::uplinks::{self, Uplinks};
 use super::{Daemon, DaemonError, Event, chain, fleet, masquerade, metrics, node, pods, serve, watch};
 use crate::conntrack::{self, Conntrack};
 use crate::counters::port_stats;
-use crate::datapath::Sizes;
+use crate::datapath::DatapathOptions;
 use crate::snapshot::{Port, PortKind};
 use crate::switch::Switch;
 use crate::sys::tun::{OFFLOAD_PORT, Tap, VNET_LEN};
@@ -93,7 +93,7 @@ pub(super) fn start(
     let former = fleet::former(&fleet.pod_cidrs, alive.iter().flat_map(|a| &a.addresses));
     let metrics = metrics_listener(&config, restored)?;
     let needs = uplinks::needs(&fleet, &config.node);
-    let mut uplinks = Uplinks::new(config.node.workers, &config.node.uplink, events.clone());
+    let mut uplinks = Uplinks::new(&config.node, events.clone());
     uplinks.take_up(&needs, &keeper, &mut held)?;
     uplinks.set(&needs, &keeper)?;
     let socket = config.node.socket();
@@ -120,8 +120,14 @@ pub(super) fn start(
     let fleet = bgp.as_ref().map_or_else(|| Arc::clone(&stored), |bgp| Arc::new(bgp.onto(&stored)));
     let conntrack = Arc::new(take_conntrack(&keeper, &mut held, &fleet, &alive)?);
     guard.set_node_addresses(fleet::host_addresses(&facts));
+    let takes = |path| !config.node.without.contains(&path);
+    let options = DatapathOptions {
+        merge: takes(FastPath::Merging),
+        trains: takes(FastPath::Trains),
+        ..DatapathOptions::default()
+    };
     let mut daemon = Daemon {
-        switch: Switch::start(uplinks.deal()?, Sizes::default(), conntrack)?,
+        switch: Switch::start(uplinks.deal()?, options, conntrack)?,
         uplinks,
         whole: false,
         stored,

@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::config::{Node, Tunnel};
+use control::config::{FastPath, Node, Tunnel};
 use control::fleet::{Backend, Fleet};
 use crossbeam::channel::Sender;
 use encap::{Form, Frame};
@@ -110,17 +110,19 @@ pub(super) struct Uplinks {
     /// Sockets were given up: the keeper takes a moment to close them too.
     given_up: bool,
     whole: Option<Whole>,
+    /// Fast paths that are not taken.
+    without: BTreeSet<FastPath>,
     /// The uplink interface, and whom to tell what its probe sees.
     interface: String,
     events: Sender<Event>,
 }
 
 impl Uplinks {
-    /// None yet, for so many workers; probes of the uplink `interface` are told to `events`.
-    pub(super) fn new(workers: usize, interface: &str, events: Sender<Event>) -> Uplinks {
-        let workers = workers.max(1);
-        let (groups, interface) = (BTreeMap::new(), interface.to_owned());
-        Uplinks { workers, groups, given_up: false, whole: None, interface, events }
+    /// None yet, for this node; what probes of its uplink see is told to `events`.
+    pub(super) fn new(node: &Node, events: Sender<Event>) -> Uplinks {
+        let (workers, without) = (node.workers.max(1), node.without.clone());
+        let (groups, interface) = (BTreeMap::new(), node.uplink.clone());
+        Uplinks { workers, groups, given_up: false, whole: None, without, interface, events }
     }
 
     /// Takes up what the keeper held; what is not needed, or is of another number of workers, it may close.
@@ -181,8 +183,9 @@ impl Uplinks {
                 Err(err) => failed = failed.or(Some(err)),
             }
         }
+        let may = !self.without.contains(&FastPath::UplinkTap);
         let (vxlan, v6) = self.groups.keys().fold((false, false), |(vxlan, v6), (form, local)| {
-            (vxlan || *form == Form::Vxlan, v6 || (*form == Form::Vxlan && local.is_ipv6()))
+            (vxlan || (may && *form == Form::Vxlan), v6 || (*form == Form::Vxlan && local.is_ipv6()))
         });
         match (&self.whole, vxlan) {
             (None, true) => self.whole = Whole::open(&self.interface, v6, self.events.clone()),
@@ -219,7 +222,9 @@ impl Uplinks {
                 let rx: Box<dyn crate::uplink::UplinkIo + Send> = match form {
                     Form::Vxlan | Form::Udp => {
                         let port = local.port();
-                        Box::new(UdpRx::adopt(copy).map_err(|err| UplinkError::Socket { port, err })?)
+                        let coalesce = !self.without.contains(&FastPath::Merging);
+                        let rx = UdpRx::adopt(copy).and_then(|rx| rx.coalesce(coalesce).map(|()| rx));
+                        Box::new(rx.map_err(|err| UplinkError::Socket { port, err })?)
                     }
                     Form::Ipip => {
                         let raw = |err| UplinkError::Raw { err };
@@ -265,6 +270,9 @@ impl Uplinks {
                     }
                 }
             }
+        }
+        if self.without.contains(&FastPath::Segmentation) {
+            out.vxlan.iter_mut().chain(&mut out.udp).for_each(UdpTx::disable_segments);
         }
         Ok(Box::new(out))
     }

@@ -42,20 +42,24 @@ use crate::uplink::UplinkTx;
 pub use track::Remembered;
 pub(crate) use track::{asked, asked_of, opened_by};
 
-/// How large a worker's tables and pools are.
+/// How a worker's data path is made: how large its tables and pools are, and by which fast ways it goes.
 #[derive(Clone, Copy, Debug)]
-pub struct Sizes {
+pub struct DatapathOptions {
     /// Flows remembered.
     pub flows: usize,
     /// Small frames kept.
     pub small: usize,
     /// Large frames kept.
     pub large: usize,
+    /// Packets of a flow that come from a peer together are joined.
+    pub merge: bool,
+    /// Small packets that go to a peer one after the other leave together.
+    pub trains: bool,
 }
 
-impl Default for Sizes {
+impl Default for DatapathOptions {
     fn default() -> Self {
-        Sizes { flows: 16_384, small: 256, large: 40 }
+        DatapathOptions { flows: 16_384, small: 256, large: 40, merge: true, trains: true }
     }
 }
 
@@ -98,6 +102,8 @@ struct Core {
     /// A burst's packets between being looked at and being decided about.
     looked: Vec<Looked>,
     staged: Vec<Staged>,
+    /// Small packets leave together.
+    trains: bool,
     limit: IcmpLimit,
 }
 
@@ -162,7 +168,7 @@ impl Datapath {
     /// A data path for the worker with this index. `seed` keys its hash; `counters` is its block.
     pub fn new(
         index: usize,
-        sizes: Sizes,
+        options: DatapathOptions,
         seed: [u64; 2],
         counters: Arc<CachePadded<WorkerCounters>>,
         shared: Shared,
@@ -172,13 +178,14 @@ impl Datapath {
         // lone datagrams do not tell whether an outer checksum covered them. They are taken: the alternative is to
         // lose every connection's SYN, the risk is one corrupt packet in 65,536 whose checksum field happens to fit.
         merge.accept_open(true);
+        merge.join(options.merge);
         Datapath {
             merge,
             core: Core {
                 index,
                 counters,
-                pool: Pool::new(sizes.small, sizes.large),
-                flows: FlowCache::new(sizes.flows),
+                pool: Pool::new(options.small, options.large),
+                flows: FlowCache::new(options.flows),
                 conntrack: shared.conntrack,
                 frags: FragTable::new(FRAGMENT_LANES.0, FRAGMENT_LANES.1),
                 events: shared.events,
@@ -187,6 +194,7 @@ impl Datapath {
                 split: Segmenter::new(),
                 looked: Vec::with_capacity(encap::BURST),
                 staged: Vec::with_capacity(encap::BURST * 2),
+                trains: options.trains,
                 limit: IcmpLimit::default(),
             },
         }

@@ -96,7 +96,8 @@ impl Core {
         for (i, s) in live().enumerate() {
             let joins = prev.is_some_and(|p| {
                 let first = iov[from].len();
-                p.peer == s.peer
+                self.trains
+                    && p.peer == s.peer
                     && p.hash == s.hash
                     && p.frame.len() == first
                     && s.frame.len() <= first

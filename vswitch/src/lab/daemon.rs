@@ -255,6 +255,8 @@ pub struct Options {
     pub manifests: Option<PathBuf>,
     /// Lines added to every node's configuration, e.g. a `[metrics]` section.
     pub extra: String,
+    /// Lines added to its `[node]` section.
+    pub node: String,
     /// Run under the policies of this directory: every node reads one copy of it, to which a Pod object is added for
     /// each pod that [`Lab::pod`] attaches.
     pub policy: Option<PathBuf>,
@@ -267,6 +269,7 @@ impl Default for Options {
             tunnel: TunnelKind::Vxlan,
             manifests: None,
             extra: String::new(),
+            node: String::new(),
             policy: None,
         }
     }
@@ -325,6 +328,7 @@ impl Lab {
         let path = dir.join("vswitch.toml");
         let manifests = self.manifests.as_ref().map(Manifests::dir).or(self.options.manifests.as_deref());
         let mut text = plan.config(self.options.tunnel, self.bed.dir(), "eth0", &self.bed.plans(), manifests);
+        text = text.replacen("[node]\n", &format!("[node]\n{}", self.options.node), 1);
         text.push_str(&self.options.extra);
         fs::write(&path, text).map_err(LabError::file(&path))?;
         Ok(path)

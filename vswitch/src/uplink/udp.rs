@@ -107,12 +107,21 @@ impl UdpRx {
             .filter(|local| local.port() != 0)
             .ok_or_else(|| UdpError::NotUdp(io::ErrorKind::InvalidInput.into()))?;
         configure(&socket, local)?;
-        sockopt::set_udp_gro(socket.as_fd(), true).map_err(|err| UdpError::Option {
-            addr: local,
+        let rx = Self { socket, local, batch: RecvBatch::new(RECV_BATCH) };
+        rx.coalesce(true)?;
+        Ok(rx)
+    }
+
+    /// Says whether the kernel joins datagrams of a flow in one buffer. True until told.
+    ///
+    /// # Errors
+    /// [`UdpError::Option`] where the kernel refuses.
+    pub fn coalesce(&self, on: bool) -> Result<(), UdpError> {
+        sockopt::set_udp_gro(self.socket.as_fd(), on).map_err(|err| UdpError::Option {
+            addr: self.local,
             option: "UDP_GRO",
             err,
-        })?;
-        Ok(Self { socket, local, batch: RecvBatch::new(RECV_BATCH) })
+        })
     }
 
     /// The address the socket is bound to.

@@ -1,0 +1,88 @@
+//! Packets arrive with each fast path left out (`node.without`), and with all of them: between two nodes of ours, and
+//! between one and a node of flannel's. What is left out is seen to be, in the sizes of packets on the underlay and in
+//! the pod.
+
+use control::config::FastPath;
+use vswitch::lab::{Attached, Echo, KernelNode, Lab, Netns, Options, Stop, Wire, offloads_off};
+use vswitch_tests::programs::programs;
+use vswitch_tests::serial::turn;
+use vswitch_tests::talk::talk;
+
+/// A lab whose nodes go without these.
+fn lab(without: &[FastPath], segmented: bool) -> Lab {
+    let names: Vec<&str> = without.iter().map(|path| path.name()).collect();
+    let options = Options { node: format!("without = {names:?}\n"), ..Options::default() };
+    let lab = Lab::bed_only(programs(), options, &Stop::default()).unwrap();
+    if segmented {
+        lab.bed.nodes.iter().for_each(|node| offloads_off(node, "eth0").unwrap());
+    }
+    lab
+}
+
+/// Bytes and packets of an interface so far, by a counter's direction.
+fn counted(netns: &Netns, link: &str, direction: &str) -> [f64; 2] {
+    ["bytes", "packets"].map(|what| {
+        let path = format!("/sys/class/net/{link}/statistics/{direction}_{what}");
+        // sysfs shows the namespace it was mounted in: `ip netns exec` mounts its own.
+        let text = vswitch::lab::run_words(&format!("ip netns exec {} cat {path}", netns.name())).unwrap();
+        text.trim().parse().unwrap()
+    })
+}
+
+/// The mean size of the packets that `during` moves over an interface.
+fn mean_size(netns: &Netns, link: &str, direction: &str, during: impl FnOnce()) -> f64 {
+    let before = counted(netns, link, direction);
+    during();
+    let after = counted(netns, link, direction);
+    (after[0] - before[0]) / (after[1] - before[1])
+}
+
+fn bulk(from: &Attached, to: &Attached) {
+    vswitch::lab::transfer(from.netns.path(), to.netns.path(), to.v4, 32 << 20).unwrap();
+}
+
+#[test]
+fn everything_arrives_without_each_of_them() {
+    let _turn = turn();
+    let each = FastPath::ALL.map(|path| vec![path]);
+    let all = FastPath::ALL.to_vec();
+    let one_by_one = vec![FastPath::UplinkTap, FastPath::Segmentation];
+    for without in each.into_iter().chain([all, one_by_one, Vec::new()]) {
+        let mut lab = lab(&without, false);
+        lab.start_node(0).unwrap();
+        lab.start_node(1).unwrap();
+        let (a, b) = (lab.pod(0, "a").unwrap(), lab.pod(1, "b").unwrap());
+        let _echoes = [&a, &b].map(|pod| Echo::start(pod.netns.path()).unwrap());
+        talk(&a, &b, true);
+
+        let out = |path| without.contains(&path);
+        let tap = lab.bed.nodes[0].ip("-o link show").unwrap().contains("vsw-up0");
+        assert_eq!(tap, !out(FastPath::UplinkTap), "{without:?}");
+        let sent = mean_size(&lab.bed.nodes[0], "eth0", "tx", || bulk(&a, &b));
+        let whole = !(out(FastPath::UplinkTap) && out(FastPath::Segmentation));
+        assert_eq!(sent > 3000.0, whole, "{without:?}: packets of {sent:.0} bytes leave");
+        let received = mean_size(&b.netns, "eth0", "rx", || bulk(&a, &b));
+        if out(FastPath::Merging) && out(FastPath::UplinkTap) {
+            assert!(received < 1500.0, "{without:?}: packets of {received:.0} bytes reach the pod");
+        } else if !out(FastPath::Merging) {
+            assert!(received > 3000.0, "{without:?}: packets of {received:.0} bytes reach the pod");
+        }
+    }
+}
+
+#[test]
+fn a_node_of_flannels_is_reached_without_each_of_them() {
+    let _turn = turn();
+    for segmented in [false, true] {
+        for without in FastPath::ALL.map(|path| vec![path]).into_iter().chain([FastPath::ALL.to_vec()]) {
+            let mut lab = lab(&without, segmented);
+            lab.start_node(0).unwrap();
+            let (node, plan) = (&lab.bed.nodes[1], lab.bed.plan(1));
+            let wire = Wire::Vxlan { checksum: false };
+            let mut kernel = KernelNode::new(node, plan, wire, 1500, &lab.bed.plans()).unwrap();
+            let (theirs, ours) = (kernel.pod(node).unwrap(), lab.pod(0, "ours").unwrap());
+            let _echoes = [&theirs.netns, &ours.netns].map(|netns| Echo::start(netns.path()).unwrap());
+            talk(&ours, &theirs, true);
+        }
+    }
+}
