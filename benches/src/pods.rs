@@ -22,7 +22,8 @@ use crate::stats::{Ratio, mean, ratio};
 
 /// Pods on the node. The first two are the pair.
 const PODS: [usize; 5] = [2, 10, 50, 100, 250];
-/// After attaching, until pods' kernels have said what they say when a link comes up.
+/// After attaching, until pods' kernels have said what they say when a link comes up; after detaching, until the machine's
+/// kernel has cleared their namespaces away.
 const QUIET: Duration = Duration::from_secs(8);
 /// How long the idle cost is looked at.
 const IDLE: Duration = Duration::from_secs(5);
@@ -79,6 +80,7 @@ pub fn run(programs: &Programs, stop: &Stop, cubic: &Allowed, pairs: usize, seco
     many.pair()?.pin(cubic)?;
     for point in points.iter_mut().rev() {
         many.pods.truncate(point.pods);
+        std::thread::sleep(QUIET);
         for pair in 0..pairs {
             let measure = |node: &Node| {
                 stop.check()?;
@@ -205,7 +207,7 @@ impl Figures {
                 "pods-throughput",
                 chart(
                     "Throughput between two pods of a node that fills",
-                    "/ a node with two pods",
+                    "relative to a node with two pods",
                     true,
                     vec![throughput],
                 ),

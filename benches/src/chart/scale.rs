@@ -6,6 +6,8 @@ pub(super) struct Scale {
     low: f64,
     high: f64,
     log: bool,
+    /// Between two ticks of a linear axis.
+    step: f64,
     ends: [f64; 2],
 }
 
@@ -22,12 +24,12 @@ impl Scale {
         if high - low <= f64::EPSILON * high.abs() {
             (low, high) = if log { (low / 2.0, high * 2.0) } else { (low - 1.0, high + 1.0) };
         }
-        Scale { low, high, log, ends }
+        Scale { low, high, log, step: step(high - low), ends }
     }
 
     /// The same, its ends moved outward to the next ticks. Of a linear axis only.
     pub(super) fn rounded(self) -> Scale {
-        let step = self.step();
+        let step = self.step;
         Scale { low: (self.low / step).floor() * step, high: (self.high / step).ceil() * step, ..self }
     }
 
@@ -50,28 +52,20 @@ impl Scale {
                 .map(|v| (v, number(v, (-v.log10().floor()).max(0.0) as usize)))
                 .collect();
         }
-        let step = self.step();
+        let step = self.step;
         let decimals = (-step.log10().floor()).max(0.0) as usize;
-        let (first, last) = ((self.low / step).ceil() as i64, (self.high / step + 1e-9).floor() as i64);
+        let (first, last) =
+            ((self.low / step - 1e-9).ceil() as i64, (self.high / step + 1e-9).floor() as i64);
         (first..=last).map(|n| n as f64 * step).map(|v| (v, number(v, decimals))).collect()
     }
+}
 
-    /// 1, 2 or 5 times a power of ten, so that there are 4 to 10 ticks.
-    fn step(&self) -> f64 {
-        let raw = (self.high - self.low) / 5.0;
-        let power = 10f64.powf(raw.log10().floor());
-        let digit = raw / power;
-        power
-            * if digit < 1.5 {
-                1.0
-            } else if digit < 3.5 {
-                2.0
-            } else if digit < 7.5 {
-                5.0
-            } else {
-                10.0
-            }
-    }
+/// 1, 2 or 5 times a power of ten, so that there are 4 to 8 steps in `span`.
+fn step(span: f64) -> f64 {
+    let raw = span / 5.0;
+    let power = 10f64.powf(raw.log10().floor());
+    let round = [(1.5, 1.0), (3.5, 2.0), (7.5, 5.0)].into_iter().find(|(below, _)| raw / power < *below);
+    power * round.map_or(10.0, |(_, digit)| digit)
 }
 
 /// With so many decimals, and a comma after each thousand.
@@ -115,6 +109,9 @@ mod tests {
     fn ticks_of_a_linear_axis_are_round() {
         let scale = |values: [f64; 2]| Scale::new(values.into_iter(), false, [100.0, 0.0]).rounded();
         assert_eq!(labels(scale([0.0, 1.07])), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0", "1.2"]);
+        // The topmost tick is the top, also where rounding makes the span wider.
+        assert_eq!(labels(scale([0.0, 1.62])).last().unwrap(), "1.8");
+        assert!(scale([0.0, 1.62]).at(1.8).abs() < 1e-9);
         assert_eq!(labels(scale([-3.0, 7.0])), ["-4", "-2", "0", "2", "4", "6", "8"]);
         assert_eq!(labels(scale([0.0, 4_200_000.0])).last().unwrap(), "5,000,000");
         assert!((scale([0.0, 1.07]).at(0.6) - 50.0).abs() < 1e-9);
