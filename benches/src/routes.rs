@@ -220,7 +220,11 @@ impl Routed {
         until("a session", stop, || Ok(neighbour(daemon)?.0 == "Established"))?;
         let began = Instant::now();
         // The whole table is asked for last: to write it down takes the node longer than to take a route in.
-        until("all routes chosen", stop, || Ok(neighbour(daemon)?.1 as usize >= routes))?;
+        until("all routes chosen", stop, || {
+            // BIRD may sleep up to 3 s in its main loop between the session and its first UPDATE; a question wakes it.
+            let _ = router.ask("show status");
+            Ok(neighbour(daemon)?.1 as usize >= routes)
+        })?;
         until("all routes in the switch's table", stop, || Ok(known(daemon)? >= routes))?;
         let loaded = began.elapsed();
         Ok(Routed { pods, loaded, _router: router, _lab: lab })
