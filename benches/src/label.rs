@@ -1,5 +1,5 @@
 //! From a label that changes to packets that feel it: a node with 10,000 pods' and 2,000 policies' objects and
-//! [`LOCAL`] pods of its own.
+//! 250 pods of its own.
 //!
 //! A sender without pause, a receiver, and between them a policy that admits one label. The clock starts when the
 //! sender's manifest has been replaced and ends when the first datagram arrives: the file's watch, reading, compiling and

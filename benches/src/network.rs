@@ -2,9 +2,16 @@
 //!
 //! * `kernel.rs`: bridge, veth, and the kernel's VXLAN or plain routes, as flannel sets them up.
 //! * `ours.rs`: real daemons, pods attached by the real plugin.
+//! * `flannel_udp.rs`: flannel's udp mode by shape, one packet for each system call.
+//! * `ovs.rs`: Open vSwitch's userspace datapath and VXLAN.
+//! * `wireguard.rs`: wireguard-go between the nodes.
 
+mod flannel_udp;
 mod kernel;
 mod ours;
+mod ovs;
+mod process;
+mod wireguard;
 
 use std::net::IpAddr;
 
@@ -13,8 +20,11 @@ use vswitch::lab::{Bed, Netns, offloads_off};
 
 use crate::cubic::Allowed;
 
+pub use flannel_udp::FlannelUdp;
 pub use kernel::Kernel;
 pub use ours::Ours;
+pub use ovs::Ovs;
+pub use wireguard::WireGuard;
 
 /// Two pods between which packets are sent.
 #[derive(Clone, Copy, Debug)]

@@ -33,7 +33,7 @@ const OF_POLICY: usize = 1000;
 pub struct Figures {
     /// Connections a second on a kernel node with one iptables rule, one run of each pair.
     pub bare: Vec<f64>,
-    /// The same with [`RULES`] of them.
+    /// The same with 10,000 of them.
     pub iptables: Vec<f64>,
     /// The same with as many policy rules of ours.
     pub ours: Vec<f64>,

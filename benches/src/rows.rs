@@ -1,13 +1,13 @@
 //! The rows of the comparison: what is held against what, over which traffic, and what the ratio should be.
 //!
 //! A [`Bench`] is two networks and one kind of traffic; each of its [`Line`]s reads one of the values of its runs.
-//! Goals are ratios B / A, those of docs/benchmarks.md.
+//! Goals are ratios B / A, those of docs/benchmarks/README.md.
 
 use anyhow::Result;
 use vswitch::lab::{Programs, Stop, TunnelKind, Wire};
 
 use crate::cubic::Allowed;
-use crate::network::{Kernel, Network, Ours};
+use crate::network::{FlannelUdp, Kernel, Network, Ours, Ovs, WireGuard};
 use crate::scenario::Scenario;
 
 /// A network that can stand on one side.
@@ -19,6 +19,15 @@ pub enum Kind {
     KernelRoutes,
     /// One bridge, both pods on it.
     KernelBridge,
+    /// flannel's udp mode: a datagram for each packet of a TUN device.
+    FlannelUdp,
+    /// Open vSwitch's userspace datapath, without and with TSO.
+    Ovs {
+        /// `userspace-tso-enable`.
+        tso: bool,
+    },
+    /// wireguard-go, which encrypts.
+    WireGuard,
     /// Ours, between two nodes.
     Ours(TunnelKind),
     /// Ours, both pods on one node.
@@ -47,7 +56,7 @@ pub struct Bench {
 /// One line of the table.
 #[derive(Debug)]
 pub struct Line {
-    /// Its name, as in docs/benchmarks.md where it has a goal there.
+    /// Its name, as in docs/benchmarks/README.md where it has a goal there.
     pub id: &'static str,
     /// What it says.
     pub title: &'static str,
@@ -102,6 +111,14 @@ const fn cpu(id: &'static str, title: &'static str, goal: Goal) -> Line {
     Line { id, title, unit: "CPU s/GB", value: 1, goal }
 }
 
+const fn kpps(id: &'static str, title: &'static str, goal: Goal) -> Line {
+    Line { id, title, unit: "kpps", value: 0, goal }
+}
+
+const fn micros(id: &'static str, title: &'static str, value: usize, goal: Goal) -> Line {
+    Line { id, title, unit: "us", value, goal }
+}
+
 const fn bench(
     id: &'static str,
     (a, b): (Kind, Kind),
@@ -113,6 +130,7 @@ const fn bench(
 }
 
 const VXLANS: (Kind, Kind) = (Kind::KernelVxlan, VXLAN);
+const FLANNEL_UDP: (Kind, Kind) = (Kind::FlannelUdp, Kind::Ours(TunnelKind::Udp));
 
 /// All, in the order they run. Neighbours over the same two networks share them.
 pub const ALL: &[Bench] = &[
@@ -159,13 +177,7 @@ pub const ALL: &[Bench] = &[
         VXLANS,
         Scenario::Flood { size: 64 },
         &[
-            Line {
-                id: "G11",
-                title: "UDP 64 B, flood, delivered",
-                unit: "kpps",
-                value: 0,
-                goal: Goal::AtLeast(1.5, 2.0),
-            },
+            kpps("G11", "UDP 64 B, flood, delivered", Goal::AtLeast(1.5, 2.0)),
             Line { id: "", title: "the same", unit: "CPU us", value: 1, goal: Goal::None },
         ],
         true,
@@ -174,27 +186,21 @@ pub const ALL: &[Bench] = &[
         "udp256",
         VXLANS,
         Scenario::Flood { size: 256 },
-        &[Line { id: "", title: "UDP 256 B, flood, delivered", unit: "kpps", value: 0, goal: Goal::None }],
+        &[kpps("", "UDP 256 B, flood, delivered", Goal::None)],
         false,
     ),
     bench(
         "udp1400",
         VXLANS,
         Scenario::Flood { size: 1400 },
-        &[Line { id: "", title: "UDP 1400 B, flood, delivered", unit: "kpps", value: 0, goal: Goal::None }],
+        &[kpps("", "UDP 1400 B, flood, delivered", Goal::None)],
         false,
     ),
     bench(
         "pdr64",
         VXLANS,
         Scenario::Lossless { size: 64 },
-        &[Line {
-            id: "G11",
-            title: "UDP 64 B, at most 0.5 % lost",
-            unit: "kpps",
-            value: 0,
-            goal: Goal::AtLeast(0.9, 1.2),
-        }],
+        &[kpps("G11", "UDP 64 B, at most 0.5 % lost", Goal::AtLeast(0.9, 1.2))],
         false,
     ),
     bench(
@@ -202,15 +208,9 @@ pub const ALL: &[Bench] = &[
         VXLANS,
         Scenario::RoundTrip { beside: false },
         &[
-            Line {
-                id: "G13",
-                title: "round trip, idle, p50",
-                unit: "us",
-                value: 0,
-                goal: Goal::AtMost(2.2, 1.6),
-            },
-            Line { id: "G14", title: "the same, p99", unit: "us", value: 1, goal: Goal::AtMost(2.2, 1.5) },
-            Line { id: "", title: "the same, p99.9", unit: "us", value: 2, goal: Goal::None },
+            micros("G13", "round trip, idle, p50", 0, Goal::AtMost(2.2, 1.6)),
+            micros("G14", "the same, p99", 1, Goal::AtMost(2.2, 1.5)),
+            micros("", "the same, p99.9", 2, Goal::None),
         ],
         true,
     ),
@@ -219,15 +219,9 @@ pub const ALL: &[Bench] = &[
         VXLANS,
         Scenario::RoundTrip { beside: true },
         &[
-            Line {
-                id: "",
-                title: "round trip beside another pod's stream, p50",
-                unit: "us",
-                value: 0,
-                goal: Goal::None,
-            },
-            Line { id: "G15", title: "the same, p99", unit: "us", value: 1, goal: Goal::AtMost(1.2, 0.7) },
-            Line { id: "", title: "the same, p99.9", unit: "us", value: 2, goal: Goal::None },
+            micros("", "round trip beside another pod's stream, p50", 0, Goal::None),
+            micros("G15", "the same, p99", 1, Goal::AtMost(1.2, 0.7)),
+            micros("", "the same, p99.9", 2, Goal::None),
         ],
         true,
     ),
@@ -276,6 +270,48 @@ pub const ALL: &[Bench] = &[
         ],
         true,
     ),
+    bench(
+        "g6",
+        FLANNEL_UDP,
+        TCP,
+        &[gbit("G6", "between nodes, udp / flannel's udp mode", Goal::AtLeast(5.0, 8.0))],
+        true,
+    ),
+    bench(
+        "g6pdr",
+        FLANNEL_UDP,
+        Scenario::Lossless { size: 64 },
+        &[kpps("G12", "UDP 64 B, at most 0.5 % lost", Goal::AtLeast(2.0, 3.0))],
+        false,
+    ),
+    bench(
+        "g7",
+        (Kind::Ovs { tso: false }, VXLAN),
+        TCP,
+        &[gbit("G7", "between nodes, VXLAN / Open vSwitch in userspace", Goal::AtLeast(6.0, 10.0))],
+        true,
+    ),
+    bench(
+        "g7pdr",
+        (Kind::Ovs { tso: false }, VXLAN),
+        Scenario::Lossless { size: 64 },
+        &[kpps("G12", "UDP 64 B, at most 0.5 % lost", Goal::AtLeast(1.2, 1.5))],
+        false,
+    ),
+    bench(
+        "g7tso",
+        (Kind::Ovs { tso: true }, VXLAN),
+        TCP,
+        &[gbit("G7", "the same, with its TSO", Goal::AtLeast(1.5, 2.0))],
+        false,
+    ),
+    bench(
+        "g8",
+        (Kind::WireGuard, VXLAN),
+        TCP,
+        &[gbit("G8", "between nodes, VXLAN / wireguard-go (encrypts)", Goal::AtLeast(1.5, 2.5))],
+        true,
+    ),
 ];
 
 impl Bench {
@@ -309,6 +345,9 @@ impl Bench {
             Kind::KernelVxlan => Box::new(Kernel::nodes(Wire::Vxlan { checksum: false }, self.segmented)?),
             Kind::KernelRoutes => Box::new(Kernel::nodes(Wire::HostGw, self.segmented)?),
             Kind::KernelBridge => Box::new(Kernel::one_node()?),
+            Kind::FlannelUdp => Box::new(FlannelUdp::nodes()?),
+            Kind::Ovs { tso } => Box::new(Ovs::nodes(tso)?),
+            Kind::WireGuard => Box::new(WireGuard::nodes()?),
             Kind::Ours(tunnel) => Box::new(Ours::nodes(programs, stop, tunnel, self.segmented)?),
             Kind::OursOneNode => Box::new(Ours::one_node(programs, stop)?),
         })
