@@ -151,7 +151,7 @@ fn measure(lab: &Lab, router: &Router, rounds: &Rounds, stop: &Stop, routes: usi
 }
 
 /// State of the router's session, prefixes of it that are chosen, and changes that wait for the kernel.
-fn neighbour(daemon: &Daemon) -> Result<(String, u32, u64)> {
+pub(crate) fn neighbour(daemon: &Daemon) -> Result<(String, u32, u64)> {
     let report: BgpReport = daemon.ask(&Request::Bgp { query: BgpQuery::Peers })?;
     let peer = report.peers.first().context("the router is a neighbour")?;
     let least = peer.received[0].min(peer.accepted[0]).min(peer.chosen[0]);

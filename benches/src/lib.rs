@@ -5,6 +5,7 @@
 //! a bootstrap interval. A run of A against A says how far two equals may differ here.
 
 pub mod bgp;
+pub mod chart;
 pub mod cni;
 pub mod cpu;
 pub mod cubic;
@@ -12,10 +13,14 @@ pub mod datagrams;
 pub mod exchange;
 pub mod iperf;
 pub mod label;
+pub mod levels;
 pub mod network;
+pub mod pods;
 pub mod policy;
+pub mod process;
 pub mod report;
 pub mod reroute;
+pub mod routes;
 pub mod rows;
 pub mod scenario;
 pub mod stats;
