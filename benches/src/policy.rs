@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde_json::json;
 use vswitch::lab::{Lab, Options, Programs, Stop, Wire};
 
+use crate::chart::{self, Chart, Series};
 use crate::cubic::Allowed;
 use crate::exchange::{CLIENTS, connects, round_trip};
 use crate::iperf::{self, Load};
@@ -129,6 +130,36 @@ impl Figures {
             );
         }
         text
+    }
+}
+
+impl Figures {
+    /// The curve as a chart, with the name of its file.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss)] // thousands of rules
+    pub fn charts(&self) -> Vec<(&'static str, Chart)> {
+        let series = |name: &str, of: fn(&Point) -> &Vec<[f64; 2]>| {
+            let first = chart::Point::exact(CURVE[0] as f64, 1.0);
+            let others = self.curve.iter().filter_map(|point| {
+                let Ratio { mean, low, high } =
+                    ratio(&of(point).iter().map(|[a, b]| b / a).collect::<Vec<_>>())?;
+                Some(chart::Point { x: point.rules as f64, y: mean, low, high })
+            });
+            Series { name: name.to_owned(), points: std::iter::once(first).chain(others).collect() }
+        };
+        let chart = Chart {
+            title: "Rules before a pod".to_owned(),
+            subtitle: String::new(),
+            x_label: "rules".to_owned(),
+            y_label: "relative to one rule".to_owned(),
+            x_log: true,
+            series: vec![
+                series("TCP throughput", |point| &point.gbit_s),
+                series("round trip (less is better)", |point| &point.rtt_us),
+                series("connections a second", |point| &point.connects),
+            ],
+        };
+        vec![("rules", chart)]
     }
 }
 

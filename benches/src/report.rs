@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::chart::Chart;
 use crate::cni::Timings;
 use crate::rows::{Bench, Goal, Line};
 use crate::scenario::Run;
@@ -91,6 +92,10 @@ pub struct Comparison {
     pub cni: Option<Timings>,
     /// Policy at scale.
     pub policy: Option<crate::policy::Figures>,
+    /// Pods on a node.
+    pub pods: Option<crate::pods::Figures>,
+    /// Routes on a node.
+    pub routes: Option<crate::routes::Figures>,
     /// Milliseconds from a label's change to the first packet it admits.
     pub label: Option<Vec<f64>>,
     /// A router's large table.
@@ -100,6 +105,30 @@ pub struct Comparison {
 }
 
 impl Comparison {
+    /// Whether everything that was measured is what it must be.
+    #[must_use]
+    pub fn met(&self) -> bool {
+        self.rows.iter().all(|row| row.met)
+            && self.pods.as_ref().is_none_or(crate::pods::Figures::met)
+            && self.routes.as_ref().is_none_or(crate::routes::Figures::met)
+    }
+
+    /// A chart of each curve, with the name of its file.
+    #[must_use]
+    pub fn charts(&self) -> Vec<(&'static str, Chart)> {
+        let mut charts = Vec::new();
+        charts.extend(self.policy.iter().flat_map(crate::policy::Figures::charts));
+        charts.extend(self.pods.iter().flat_map(crate::pods::Figures::charts));
+        charts.extend(self.routes.iter().flat_map(crate::routes::Figures::charts));
+        for (_, chart) in &mut charts {
+            chart.subtitle = format!(
+                "Linux {}, {} processors, veth underlay with offloads, commit {}",
+                self.kernel, self.cpus, self.commit
+            );
+        }
+        charts
+    }
+
     /// The table.
     #[must_use]
     pub fn table(&self) -> String {
@@ -121,6 +150,8 @@ impl Comparison {
         if let Some(policy) = &self.policy {
             text.push_str(&policy.table());
         }
+        text.extend(self.pods.as_ref().map(crate::pods::Figures::table));
+        text.extend(self.routes.as_ref().map(crate::routes::Figures::table));
         if let Some(times) = &self.label {
             let _ = writeln!(
                 text,
