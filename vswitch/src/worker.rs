@@ -16,7 +16,7 @@ use std::time::Instant;
 use arc_swap::Cache;
 use crossbeam::channel::{Receiver, Sender};
 use crossbeam::utils::CachePadded;
-use encap::{BURST, Burst, Form, Frame};
+use encap::{BURST, Burst, Frame};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
@@ -32,8 +32,6 @@ const PORT_BUDGET: usize = 64 * 1024;
 /// The same where nothing else waits. Several super-frames written in a row wake the receiver once and are answered
 /// in a row, which halves the wakeups of a bulk stream; more than this would keep a newcomer waiting for too long.
 const LONE_BUDGET: usize = 512 * 1024;
-/// Receive buffers filled from one tunnel socket, each with up to 64 KiB, where other sources wait for their turn.
-const UPLINK_BUDGET: usize = 2;
 const WAKE: Token = Token(usize::MAX);
 /// Uplink sockets have tokens from here on; ports use their index.
 const UPLINK: usize = 1 << 40;
@@ -291,12 +289,7 @@ impl Worker {
     fn uplink_batch(&mut self, snap: &Snapshot, index: usize, now_ms: u64) -> bool {
         let Some(uplink) = self.setup.io.uplinks.get_mut(index) else { return false };
         let form = uplink.form;
-        // Small datagrams of many peers come one to a buffer, and are not what others wait long for.
-        let budget = match form {
-            Form::Vxlan | Form::Udp if !self.ready.is_empty() => UPLINK_BUDGET,
-            _ => usize::MAX,
-        };
-        let room = uplink.buffers().min(self.bufs.len()).min(budget);
+        let room = uplink.buffers().min(self.bufs.len());
         match uplink.rx.rx(&mut self.bufs[..room], &mut self.meta) {
             Ok(0) => false,
             Ok(n) => {
@@ -308,7 +301,8 @@ impl Worker {
                     &mut *self.setup.io.uplink_tx,
                     now_ms,
                 );
-                true
+                // Fewer than there was room for: the socket is empty, and what comes later is announced anew.
+                n == room
             }
             // Errors of a tunnel socket are those of single datagrams (ICMP); the next read goes on.
             Err(e) => e.kind() != io::ErrorKind::WouldBlock,

@@ -1,9 +1,8 @@
 //! The tunnel's sockets: opened or taken back from the keeper, and dealt out to the workers.
 //!
-//! There is a group of receiving sockets for each form of tunnel in use and each address of the node, the same number for
-//! each worker: UDP sockets form an `SO_REUSEPORT` group, over which the kernel spreads peers' source ports; raw sockets
-//! share by inner addresses. Of VXLAN, whose source ports tell flows apart, a worker has several, which it reads in turns: a
-//! queue that one bulk flow fills is not the one most others wait in (stochastic fairness queueing). Each worker sends through sockets of its own. Which groups there are follows the fleet and
+//! There is a group of receiving sockets for each form of tunnel in use and each address of the node, one socket a
+//! worker: UDP sockets form an `SO_REUSEPORT` group, over which the kernel spreads peers' source ports; raw sockets
+//! share by inner addresses. Each worker sends through sockets of its own. Which groups there are follows the fleet and
 //! may change at any time: [`Uplinks::set`] opens and closes, and the workers get the whole anew.
 //!
 //! With VXLAN comes the uplink TAP (whole super-frames), which is used when the probe has seen one leave the uplink
@@ -31,9 +30,7 @@ use crate::uplink::{SendReport, Train, Uplink, UplinkTx};
 use crate::worker::WorkerIo;
 
 /// Source ports of a node's VXLAN traffic, all workers together (RFC 7348 section 5: entropy for the underlay).
-const SOURCE_PORTS: usize = 32;
-/// Receiving sockets of each worker for VXLAN.
-const QUEUES: usize = 8;
+const SOURCE_PORTS: usize = 8;
 /// Where peers listen by default.
 const VXLAN_PORT: u16 = 8472;
 const UDP_PORT: u16 = 8285;
@@ -290,9 +287,7 @@ fn names_of(group: Group, workers: usize) -> impl Iterator<Item = String> {
 /// Sockets in a group.
 fn sockets(form: Form, workers: usize) -> usize {
     match form {
-        Form::Vxlan => workers * QUEUES,
-        // Peers send from one port, so that all of one peer's flows share a socket anyway.
-        Form::Udp => workers,
+        Form::Vxlan | Form::Udp => workers,
         Form::Ipip => workers * ipip::PROTOCOLS.len(),
     }
 }
@@ -312,7 +307,7 @@ fn open((form, local): Group, workers: usize, patient: bool) -> Result<Vec<Owned
         }
         (Form::Ipip, IpAddr::V6(_)) => Ok(Vec::new()),
         (Form::Vxlan | Form::Udp, _) => {
-            let bound = bind(local, sockets(form, workers), patient);
+            let bound = bind(local, workers, patient);
             let rx = bound.map_err(|err| UplinkError::Socket { port: local.port(), err })?;
             rx.iter().map(|rx| copy(rx.as_fd())).collect()
         }
