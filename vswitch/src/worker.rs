@@ -301,8 +301,7 @@ impl Worker {
                     &mut *self.setup.io.uplink_tx,
                     now_ms,
                 );
-                // Fewer than there was room for: the socket is empty, and what comes later is announced anew.
-                n == room
+                true
             }
             // Errors of a tunnel socket are those of single datagrams (ICMP); the next read goes on.
             Err(e) => e.kind() != io::ErrorKind::WouldBlock,

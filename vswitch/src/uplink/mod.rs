@@ -38,7 +38,7 @@ impl Default for RecvMeta {
 /// The receiving half of an uplink. One owner.
 pub trait UplinkIo {
     /// Receives into the first of `bufs` (large frames; they are reset) and sets their lengths; says what came in the
-    /// same places of `meta`. Returns how many buffers were filled; fewer than there are means that nothing more waits. A buffer that was too
+    /// same places of `meta`. Returns how many buffers were filled; 0 means that nothing waits. A buffer that was too
     /// small for its datagram comes back empty.
     ///
     /// # Errors
