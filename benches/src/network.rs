@@ -16,7 +16,7 @@ mod wireguard;
 use std::net::IpAddr;
 
 use anyhow::Result;
-use vswitch::lab::{Bed, Netns, offloads_off};
+use vswitch::lab::{Bed, KernelPod, Netns, offloads_off};
 
 use crate::cubic::Allowed;
 
@@ -37,7 +37,13 @@ pub struct Pair<'a> {
     pub to: IpAddr,
 }
 
-impl Pair<'_> {
+impl<'a> Pair<'a> {
+    /// The pod with this number and the next one.
+    fn of(pods: &'a [KernelPod], from: usize) -> Pair<'a> {
+        let [near, far] = [&pods[from], &pods[from + 1]];
+        Pair { from: &near.netns, far: &far.netns, to: far.v4 }
+    }
+
     /// Both pods use cubic from now on.
     ///
     /// # Errors
@@ -51,11 +57,18 @@ impl Pair<'_> {
 /// A network with four pods: two that are measured, and two that may be busy beside them. It is taken down when
 /// dropped.
 pub trait Network {
+    /// The pods with this number (0 to 2) and the next one.
+    fn two(&self, from: usize) -> Pair<'_>;
+
     /// The pods that are measured.
-    fn pair(&self) -> Pair<'_>;
+    fn pair(&self) -> Pair<'_> {
+        self.two(0)
+    }
 
     /// Two other pods, one beside the sender, one beside the receiver.
-    fn beside(&self) -> Pair<'_>;
+    fn beside(&self) -> Pair<'_> {
+        self.two(2)
+    }
 }
 
 /// Makes the underlay of `bed` one that takes no super-frames, as NICs without tunnel offload are.

@@ -54,19 +54,10 @@ impl Kernel {
     pub fn sender(&self) -> IpAddr {
         self.pods[0].v4
     }
-
-    fn two(&self, from: usize) -> Pair<'_> {
-        let [near, far] = [&self.pods[from], &self.pods[from + 1]];
-        Pair { from: &near.netns, far: &far.netns, to: far.v4 }
-    }
 }
 
 impl Network for Kernel {
-    fn pair(&self) -> Pair<'_> {
-        self.two(0)
-    }
-
-    fn beside(&self) -> Pair<'_> {
-        self.two(2)
+    fn two(&self, from: usize) -> Pair<'_> {
+        Pair::of(&self.pods, from)
     }
 }

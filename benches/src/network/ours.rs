@@ -46,19 +46,11 @@ impl Ours {
     pub fn lab(&self) -> &Lab {
         &self.lab
     }
-
-    fn two(&self, from: usize) -> Pair<'_> {
-        let [near, far] = [&self.pods[from], &self.pods[from + 1]];
-        Pair { from: &near.netns, far: &far.netns, to: far.v4 }
-    }
 }
 
 impl Network for Ours {
-    fn pair(&self) -> Pair<'_> {
-        self.two(0)
-    }
-
-    fn beside(&self) -> Pair<'_> {
-        self.two(2)
+    fn two(&self, from: usize) -> Pair<'_> {
+        let [near, far] = [&self.pods[from], &self.pods[from + 1]];
+        Pair { from: &near.netns, far: &far.netns, to: far.v4 }
     }
 }

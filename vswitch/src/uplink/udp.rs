@@ -81,6 +81,7 @@ pub fn bind(addr: SocketAddr, count: usize) -> Result<Vec<UdpRx>, UdpError> {
     let mut sockets = Vec::with_capacity(count);
     for _ in 0..count {
         let rx = UdpRx::new(open(addr, true).map_err(|err| UdpError::Bind { addr, err })?)?;
+        rx.coalesce(true)?;
         addr = rx.local;
         sockets.push(rx);
     }
@@ -88,7 +89,7 @@ pub fn bind(addr: SocketAddr, count: usize) -> Result<Vec<UdpRx>, UdpError> {
 }
 
 impl UdpRx {
-    /// Takes over a bound socket (of the keeper, after a restart).
+    /// Takes over a bound socket (of the keeper, after a restart), which goes on joining datagrams or not as before.
     ///
     /// # Errors
     /// [`UdpError::NotUdp`] for a descriptor of another kind.
@@ -107,12 +108,11 @@ impl UdpRx {
             .filter(|local| local.port() != 0)
             .ok_or_else(|| UdpError::NotUdp(io::ErrorKind::InvalidInput.into()))?;
         configure(&socket, local)?;
-        let rx = Self { socket, local, batch: RecvBatch::new(RECV_BATCH) };
-        rx.coalesce(true)?;
-        Ok(rx)
+        Ok(Self { socket, local, batch: RecvBatch::new(RECV_BATCH) })
     }
 
-    /// Says whether the kernel joins datagrams of a flow in one buffer. True until told.
+    /// Says whether the kernel joins datagrams of a flow in one buffer. True for sockets from [`bind`]; belongs to the
+    /// socket, and so to every descriptor of it.
     ///
     /// # Errors
     /// [`UdpError::Option`] where the kernel refuses.

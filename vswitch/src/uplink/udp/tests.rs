@@ -186,3 +186,20 @@ fn a_socket_is_adopted_with_what_waits_in_it() {
     })
     .unwrap();
 }
+
+#[test]
+fn a_socket_told_not_to_join_stays_so_when_a_copy_of_it_sends() {
+    netns::in_new(|| {
+        let mut rx = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0);
+        rx.coalesce(false).unwrap();
+        let copy = UdpRx::adopt(rx.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        let mut tx = UdpTx::bound([&copy]).unwrap();
+        let (dst, body) = (rx.local(), [7; 3000]);
+        let train = Train { dst: &dst, flow_hash: 0, seg: 1000, total: 3000, parts: &[IoSlice::new(&body)] };
+        assert_eq!(tx.send(&[train]).sent, 3);
+        let (mut bufs, mut meta) = frames(8);
+        assert_eq!(rx.rx(&mut bufs, &mut meta).unwrap(), 3, "each datagram in a buffer of its own");
+        assert!(meta[..3].iter().all(|m| (m.len, m.stride) == (1000, 0)), "{meta:?}");
+    })
+    .unwrap();
+}
