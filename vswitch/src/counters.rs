@@ -142,6 +142,8 @@ pub struct WorkerCounters {
     pub turns: Counter,
     /// Times the worker woke from sleep.
     pub wakeups: Counter,
+    /// Nanoseconds it looked for more before it slept, or did not need to.
+    pub polled_ns: Counter,
 }
 
 impl Default for WorkerCounters {
@@ -159,6 +161,7 @@ impl Default for WorkerCounters {
             flow_misses: Counter::default(),
             turns: Counter::default(),
             wakeups: Counter::default(),
+            polled_ns: Counter::default(),
         }
     }
 }
@@ -192,6 +195,8 @@ pub struct Totals {
     pub flow_misses: u64,
     /// See [`WorkerCounters::wakeups`].
     pub wakeups: u64,
+    /// See [`WorkerCounters::polled_ns`].
+    pub polled_ns: u64,
     /// Drops by reason, those that happened.
     pub drops: Vec<(DropReason, u64)>,
 }
@@ -211,6 +216,7 @@ impl Totals {
             t.flow_hits += b.flow_hits.get();
             t.flow_misses += b.flow_misses.get();
             t.wakeups += b.wakeups.get();
+            t.polled_ns += b.polled_ns.get();
             for (sum, c) in drops.iter_mut().zip(&b.drops) {
                 *sum += c.get();
             }

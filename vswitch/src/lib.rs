@@ -26,6 +26,7 @@ pub mod icmp_limit;
 pub mod judge;
 pub mod lab;
 pub mod pipeline;
+pub mod polling;
 pub mod port;
 pub mod reply;
 pub mod snapshot;

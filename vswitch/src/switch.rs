@@ -20,6 +20,7 @@ use crate::datapath::{DatapathOptions, Shared};
 use crate::events::Events;
 use crate::port::PortIo;
 use crate::snapshot::{Published, Snapshot, published};
+use crate::uplink::steer;
 use crate::worker::{Command, FlowRow, Notice, Setup, Worker, WorkerIo};
 
 /// How long a worker may take to answer. A turn is microseconds; this is for a machine that is out of breath.
@@ -97,13 +98,16 @@ pub struct Switch {
 }
 
 impl Switch {
-    /// Starts one worker for each element of `io`.
+    /// Starts one worker for each element of `io`; with `polling` they may stay awake for a moment ([`Polling`]).
+    ///
+    /// [`Polling`]: crate::polling::Polling
     ///
     /// # Errors
     /// When a thread or its event loop cannot be made.
     pub fn start(
         io: Vec<WorkerIo>,
         options: DatapathOptions,
+        polling: bool,
         conntrack: Arc<Conntrack>,
     ) -> Result<Switch, SwitchError> {
         let published = published();
@@ -120,6 +124,7 @@ impl Switch {
             let setup = Setup {
                 index,
                 options,
+                polling,
                 seed: random_seed(),
                 counters: Arc::clone(&counters),
                 shared: shared.clone(),
@@ -216,12 +221,17 @@ impl Switch {
         Ok(self.epoch)
     }
 
-    /// Lets a worker (the one with the fewest) read this port, whose index is in the published snapshot already.
+    /// Lets a worker read this port, whose index is in the published snapshot already: the one to which the uplink
+    /// brings what is for the port's address ([`steer`]); the one with the fewest ports, where it has none.
     ///
     /// # Errors
     /// When the worker does not answer or cannot wait on the descriptor.
     pub fn add_port(&mut self, id: u32, rx: Box<dyn PortIo + Send>, fd: RawFd) -> Result<(), SwitchError> {
-        let worker = (0..self.workers.len()).min_by_key(|&w| self.workers[w].ports).unwrap_or(0);
+        let address = self.snapshot().port(id).and_then(|port| port.v4.or(port.v6));
+        let worker = address.map_or_else(
+            || (0..self.workers.len()).min_by_key(|&w| self.workers[w].ports).unwrap_or(0),
+            |address| steer::worker_of(address, self.workers.len()),
+        );
         let answer = self.ask(worker, |done| Command::AddPort { id, rx, fd, done })?;
         answer.map_err(|err| SwitchError::Refused { worker, port: id, err })?;
         self.workers[worker].ports += 1;

@@ -3,7 +3,7 @@
 //! A port has exactly one reader, and the frame stays on this thread until it is written somewhere: no frame is handed
 //! to another thread. epoll is edge-triggered (mio), so a source that still has something when its budget ends stays
 //! in the ready ring and gets its next turn after the others. With nothing ready the worker sleeps in `poll` without a
-//! timeout: an idle node costs nothing. Nothing here blocks except `poll`, nothing allocates per packet, and nothing
+//! timeout, under much traffic after a moment of looking for more ([`Polling`]): an idle node costs nothing. Nothing here blocks except `poll`, nothing allocates per packet, and nothing
 //! here knows about Kubernetes.
 
 use std::collections::VecDeque;
@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::Cache;
 use crossbeam::channel::{Receiver, Sender};
@@ -22,6 +22,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::counters::WorkerCounters;
 use crate::datapath::{Datapath, DatapathOptions, Remembered, Shared};
+use crate::polling::Polling;
 use crate::port::PortIo;
 use crate::snapshot::{Published, Snapshot};
 use crate::uplink::{RecvMeta, Uplink, UplinkTx};
@@ -105,6 +106,8 @@ pub struct Setup {
     pub index: usize,
     /// How its data path is made.
     pub options: DatapathOptions,
+    /// Whether it may poll.
+    pub polling: bool,
     /// Keys of its hash.
     pub seed: [u64; 2],
     /// Its counters.
@@ -153,6 +156,7 @@ pub struct Worker {
     bufs: Vec<Frame>,
     meta: Vec<RecvMeta>,
     started: Instant,
+    polling: Polling,
 }
 
 impl Worker {
@@ -180,6 +184,7 @@ impl Worker {
             meta: Vec::new(),
             bufs: Vec::new(),
             started: setup.started,
+            polling: Polling::new(setup.polling),
             setup,
         };
         worker.read_uplinks()?;
@@ -198,18 +203,10 @@ impl Worker {
         // Before the first tables nothing is read: it would be dropped, and can wait where it is.
         let mut begun = false;
         loop {
-            let sleep = (self.ready.is_empty() || !begun) && !self.setup.pending.load(Ordering::Acquire);
-            let timeout = if sleep { None } else { Some(std::time::Duration::ZERO) };
-            match self.poll.poll(&mut events, timeout) {
-                Ok(()) => {}
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(e),
-            }
-            if sleep {
-                self.setup.counters.wakeups.incr();
-            }
-            for event in &events {
-                self.enqueue(event.token());
+            if begun && self.has_work() {
+                self.look(&mut events, Some(Duration::ZERO))?;
+            } else {
+                self.rest(&mut events, begun)?;
             }
             let commanded = self.setup.pending.swap(false, Ordering::AcqRel);
             let snap = tables.load();
@@ -223,6 +220,62 @@ impl Worker {
             }
             self.setup.acked.store(epoch, Ordering::Release);
         }
+    }
+
+    fn has_work(&self) -> bool {
+        !self.ready.is_empty() || self.setup.pending.load(Ordering::Acquire)
+    }
+
+    /// Waits until there is something to do: awake for a moment where that pays ([`Polling`]), then asleep.
+    fn rest(&mut self, events: &mut Events, may_poll: bool) -> io::Result<()> {
+        let since = Instant::now();
+        let window = if may_poll { self.polling.window(since) } else { Duration::ZERO };
+        if !window.is_zero() {
+            let until = self.poll_until(events, since, since + window)?;
+            self.setup.counters.polled_ns.add((until - since).as_nanos() as u64);
+        }
+        if !self.has_work() {
+            self.look(events, None)?;
+            self.setup.counters.wakeups.incr();
+        }
+        self.polling.found(since.elapsed());
+        Ok(())
+    }
+
+    /// Looks for something to do and offers the processor to others, in turn, until there is something to do, somebody
+    /// takes the processor, or the window ends. Returns when that was.
+    fn poll_until(&mut self, events: &mut Events, since: Instant, end: Instant) -> io::Result<Instant> {
+        let mut last = since;
+        loop {
+            self.look(events, Some(Duration::ZERO))?;
+            if self.has_work() {
+                return Ok(last);
+            }
+            std::thread::yield_now();
+            let now = Instant::now();
+            let away = now - last;
+            last = now;
+            if self.polling.taken(now, away) {
+                return Ok(now);
+            }
+            if now >= end {
+                self.polling.in_vain(now);
+                return Ok(now);
+            }
+        }
+    }
+
+    /// Puts what is readable into the ready ring; without a timeout, when something is.
+    fn look(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(events, timeout) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(e) => return Err(e),
+        }
+        for event in &*events {
+            self.enqueue(event.token());
+        }
+        Ok(())
     }
 
     fn enqueue(&mut self, token: Token) {

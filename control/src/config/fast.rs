@@ -15,12 +15,14 @@ pub enum FastPath {
     Merging,
     /// Consecutive small packets for one peer leave in one call as one train.
     Trains,
+    /// A worker that much comes to looks for more for a moment before it sleeps, while nobody else wants the processor.
+    Polling,
 }
 
 impl FastPath {
     /// All.
-    pub const ALL: [FastPath; 4] =
-        [FastPath::UplinkTap, FastPath::Segmentation, FastPath::Merging, FastPath::Trains];
+    pub const ALL: [FastPath; 5] =
+        [FastPath::UplinkTap, FastPath::Segmentation, FastPath::Merging, FastPath::Trains, FastPath::Polling];
 
     /// Its name in the configuration.
     #[must_use]
@@ -30,6 +32,7 @@ impl FastPath {
             FastPath::Segmentation => "segmentation",
             FastPath::Merging => "merging",
             FastPath::Trains => "trains",
+            FastPath::Polling => "polling",
         }
     }
 }

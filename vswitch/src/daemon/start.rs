@@ -127,7 +127,7 @@ pub(super) fn start(
         ..DatapathOptions::default()
     };
     let mut daemon = Daemon {
-        switch: Switch::start(uplinks.deal()?, options, conntrack)?,
+        switch: Switch::start(uplinks.deal()?, options, takes(FastPath::Polling), conntrack)?,
         uplinks,
         whole: false,
         stored,

@@ -204,9 +204,21 @@ impl Uplinks {
     /// # Errors
     /// See [`UplinkError`].
     pub(super) fn deal(&self) -> Result<Vec<WorkerIo>, UplinkError> {
+        self.steer()?;
         (0..self.workers)
             .map(|worker| Ok(WorkerIo { uplinks: self.readers(worker)?, uplink_tx: self.way_out()? }))
             .collect()
+    }
+
+    /// Lets each datagram come to the worker that reads its receiver's port.
+    fn steer(&self) -> Result<(), UplinkError> {
+        for ((form, local), sockets) in &self.groups {
+            let (Form::Vxlan | Form::Udp, Some(first)) = (form, sockets.first()) else { continue };
+            let copy = first.try_clone().map_err(UplinkError::Duplicate)?;
+            let steered = UdpRx::adopt(copy).and_then(|rx| rx.steer(*form, sockets.len()));
+            steered.map_err(|err| UplinkError::Socket { port: local.port(), err })?;
+        }
+        Ok(())
     }
 
     /// What a worker reads. The sockets of a group are in the workers' order, over and over.

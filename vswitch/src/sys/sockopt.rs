@@ -1,7 +1,7 @@
 //! Socket options that socket2 does not know: UDP segmentation and coalescing, forced buffer sizes, path MTU
-//! discovery, the credentials of a Unix peer.
+//! discovery, choice among a group's sockets, the credentials of a Unix peer.
 
-#![expect(unsafe_code, reason = "getsockopt and setsockopt take raw pointers to one integer")]
+#![expect(unsafe_code, reason = "getsockopt and setsockopt take raw pointers")]
 
 use std::io;
 use std::mem::size_of;
@@ -66,6 +66,28 @@ pub fn probe_path(socket: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
     } else {
         set_int(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
     }
+}
+
+/// Lets a classic BPF program choose among the sockets of a group (`SO_REUSEPORT`, Linux 4.5): it sees a datagram's
+/// payload and returns the socket's number in the order of binding. Any socket of the group speaks for all; a later
+/// program takes the place of an earlier one.
+///
+/// # Errors
+/// `EINVAL` for a program that is none, or a socket that shares no port.
+pub fn choose_by(socket: BorrowedFd<'_>, program: &[libc::sock_filter]) -> io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the kernel reads the `sock_fprog` and the `len` instructions it points to, all alive, and writes nothing.
+    let r = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Who is at the other end of a Unix socket, as it was when it connected.

@@ -20,7 +20,7 @@ use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::pieces::Cursor;
 use super::udp::SOCKET_BUFFER;
-use super::{RecvMeta, SendReport, Train, UplinkIo};
+use super::{RecvMeta, SendReport, Train, UplinkIo, steer};
 use crate::sys::mmsg::{Message, RecvBatch, SendBatch};
 use crate::sys::sockopt;
 
@@ -102,14 +102,16 @@ impl IpipRx {
         Ok(Self { socket, batch: RecvBatch::new(RECV_BATCH) })
     }
 
-    /// Takes only what is worker number `index`'s of `workers`: a share of the pairs of inner addresses.
+    /// Takes only what is worker number `index`'s of `workers`, by inner destination ([`steer`]).
     ///
     /// # Errors
     /// When the kernel takes no filter.
     pub fn share(&self, index: usize, workers: usize) -> Result<(), IpipError> {
         let protocol = self.socket.protocol().map_err(IpipError::NotRaw)?;
         let v6 = protocol.map(i32::from) == Some(i32::from(PROTO_IPV6));
-        let filter = share(v6, u32::try_from(index).unwrap_or(0), u32::try_from(workers).unwrap_or(1));
+        let of = |n| u32::try_from(n).unwrap_or(1);
+        let filter =
+            steer::share(v6, of(index), of(workers)).map(|op| SockFilter::new(op.code, op.jt, op.jf, op.k));
         self.socket
             .attach_filter(&filter)
             .map_err(|err| IpipError::Option { option: "SO_ATTACH_FILTER", err })
@@ -262,39 +264,6 @@ fn configure(socket: &Socket) -> Result<(), IpipError> {
     let failed = |option| move |err| IpipError::Option { option, err };
     socket.set_nonblocking(true).map_err(failed("O_NONBLOCK"))?;
     sockopt::set_buffers(socket.as_fd(), SOCKET_BUFFER).map(|_| ()).map_err(failed("SO_RCVBUF and SO_SNDBUF"))
-}
-
-/// The program that takes the packets whose inner addresses belong to worker `index` of `workers`. It sees the packet
-/// from its outer header on, which it passes over whatever options there are.
-fn share(v6: bool, index: u32, workers: u32) -> [SockFilter; 13] {
-    const LDX_HEADER: u16 = 0xb1; // x = 4 * (packet[0] & 15)
-    const LD_WORD: u16 = 0x40; // a = packet[x + k], 32 bits
-    const ST: u16 = 0x02; // memory[k] = a
-    const LDX_MEMORY: u16 = 0x61; // x = memory[k]
-    const XOR_X: u16 = 0xac; // a ^= x
-    const TAX: u16 = 0x07; // x = a
-    const SHIFT_RIGHT: u16 = 0x74; // a >>= k
-    const MOD: u16 = 0x94; // a %= k
-    const EQUAL: u16 = 0x15; // jump by (a == k)
-    const RETURN: u16 = 0x06; // take k bytes
-    // The last words of source and destination, where pods differ.
-    let (source, destination) = if v6 { (20, 36) } else { (12, 16) };
-    let op = |code, k| SockFilter::new(code, 0, 0, k);
-    [
-        op(LDX_HEADER, 0),
-        op(LD_WORD, source),
-        op(ST, 0),
-        op(LD_WORD, destination),
-        op(LDX_MEMORY, 0),
-        op(XOR_X, 0),
-        op(TAX, 0),
-        op(SHIFT_RIGHT, 16),
-        op(XOR_X, 0),
-        op(MOD, workers.max(1)),
-        SockFilter::new(EQUAL, 0, 1, index),
-        op(RETURN, u32::MAX),
-        op(RETURN, 0),
-    ]
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 pub mod ipip;
 pub mod mem;
 mod pieces;
+pub mod steer;
 pub mod tap;
 pub mod udp;
 

@@ -13,10 +13,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use encap::Frame;
+use encap::{Form, Frame};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{RecvMeta, UplinkIo};
+use super::{RecvMeta, UplinkIo, steer};
 use crate::sys::mmsg::RecvBatch;
 use crate::sys::sockopt;
 
@@ -122,6 +122,18 @@ impl UdpRx {
             option: "UDP_GRO",
             err,
         })
+    }
+
+    /// Gives every datagram of this form to the socket of the worker that reads the port of its inner destination
+    /// ([`steer`]), for the whole group of one socket a worker.
+    ///
+    /// # Errors
+    /// [`UdpError::Option`] where the kernel refuses.
+    pub fn steer(&self, form: Form, workers: usize) -> Result<(), UdpError> {
+        let program = steer::group(form, u32::try_from(workers).unwrap_or(1));
+        let option = "SO_ATTACH_REUSEPORT_CBPF";
+        let refused = |err| UdpError::Option { addr: self.local, option, err };
+        sockopt::choose_by(self.socket.as_fd(), &program).map_err(refused)
     }
 
     /// The address the socket is bound to.

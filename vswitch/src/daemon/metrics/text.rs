@@ -58,6 +58,12 @@ pub(super) fn render(s: &Scrape, started: SystemTime) -> String {
     out.single("vswitch_flow_cache_hits_total", COUNTER, "Packets whose decision was cached.", t.flow_hits);
     out.single("vswitch_flow_cache_misses_total", COUNTER, "Packets decided anew.", t.flow_misses);
     out.single("vswitch_worker_wakeups_total", COUNTER, "Times a worker woke from sleep.", t.wakeups);
+    out.single(
+        "vswitch_worker_polled_nanoseconds_total",
+        COUNTER,
+        "Time that workers looked for more packets before they slept.",
+        t.polled_ns,
+    );
     out.single("vswitch_connections", GAUGE, "Connections tracked.", s.connections);
     if let Some(bgp) = &s.bgp {
         out.single("vswitch_bgp_neighbours", GAUGE, "BGP neighbours configured.", bgp.neighbours);
