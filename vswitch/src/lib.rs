@@ -29,6 +29,7 @@ pub mod pipeline;
 pub mod polling;
 pub mod port;
 pub mod reply;
+pub mod share;
 pub mod snapshot;
 pub mod switch;
 pub mod sys;

@@ -22,9 +22,14 @@ const WINDOW: Duration = Duration::from_micros(60);
 const TRIES: u32 = 4;
 /// Between two looks: longer, and somebody else had the processor, for which polling ends at once.
 const TAKEN: Duration = Duration::from_micros(10);
-/// Somebody had it for so long that he is no part of a short exchange but at work: then also for [`PAUSE`].
+/// Somebody had it for so long that he is no part of a short exchange but at work. Who polls beside him spends the
+/// share of the processor that he needs to be first when a packet comes: polling is left alone, each time for twice as
+/// long, up to [`LONGEST`].
 const BUSY: Duration = Duration::from_micros(100);
 const PAUSE: Duration = Duration::from_millis(5);
+const LONGEST: Duration = Duration::from_millis(640);
+/// Looks with success in a row after which a worker's next pause is short again.
+const CALM: u32 = 1_000;
 
 /// What has been seen so far.
 #[derive(Debug)]
@@ -34,6 +39,10 @@ pub struct Polling {
     streak: u32,
     /// Looks in vain in a row.
     vain: u32,
+    /// Looks with success since somebody was at work.
+    calm: u32,
+    /// How long to leave it alone when somebody is.
+    pause: Duration,
     /// Left alone until then.
     until: Option<Instant>,
 }
@@ -42,7 +51,7 @@ impl Polling {
     /// For a worker that polls, or one that always sleeps.
     #[must_use]
     pub fn new(on: bool) -> Polling {
-        Polling { on, streak: 0, vain: 0, until: None }
+        Polling { on, streak: 0, vain: 0, calm: 0, pause: PAUSE, until: None }
     }
 
     /// How long to look for more, from now on, before sleeping.
@@ -58,7 +67,9 @@ impl Polling {
     /// end.
     pub fn taken(&mut self, now: Instant, away: Duration) -> bool {
         if away > BUSY {
-            self.until = Some(now + PAUSE);
+            self.until = Some(now + self.pause);
+            self.pause = (self.pause * 2).min(LONGEST);
+            self.calm = 0;
         }
         away > TAKEN
     }
@@ -74,8 +85,13 @@ impl Polling {
 
     /// Something came, `idle` after there was nothing left to do.
     pub fn found(&mut self, idle: Duration) {
-        if idle <= WINDOW {
+        if idle <= WINDOW && self.until.is_none() {
             self.vain = 0;
+            self.calm += 1;
+            if self.calm == CALM {
+                self.calm = 0;
+                self.pause = PAUSE;
+            }
         }
         self.streak = if idle <= SHORT { self.streak.saturating_add(1) } else { 0 };
     }
@@ -115,6 +131,12 @@ mod tests {
         assert!(polling.taken(now, BUSY * 2));
         assert_eq!(polling.window(now), Duration::ZERO);
         assert_eq!(polling.window(now + PAUSE), WINDOW);
+        assert!(polling.taken(now, BUSY * 2));
+        assert_eq!(polling.window(now + PAUSE), Duration::ZERO, "longer the second time");
+        assert_eq!(polling.window(now + PAUSE * 2), WINDOW);
+        (0..CALM).for_each(|_| polling.found(SOON));
+        assert!(polling.taken(now, BUSY * 2));
+        assert_eq!(polling.window(now + PAUSE), WINDOW, "all was calm for long");
     }
 
     #[test]

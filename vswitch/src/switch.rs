@@ -26,6 +26,17 @@ use crate::worker::{Command, FlowRow, Notice, Setup, Worker, WorkerIo};
 /// How long a worker may take to answer. A turn is microseconds; this is for a machine that is out of breath.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How a switch is made: its workers' data path, and how they behave toward other threads.
+#[derive(Clone, Copy, Debug)]
+pub struct SwitchOptions {
+    /// Sizes of the data path, and ways it takes.
+    pub datapath: DatapathOptions,
+    /// Workers under much traffic stay awake for a moment before they sleep ([`Polling`](crate::polling::Polling)).
+    pub polling: bool,
+    /// Workers with little to do go before other threads ([`Share`](crate::share::Share)).
+    pub priority: bool,
+}
+
 /// A worker did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum SwitchError {
@@ -98,16 +109,13 @@ pub struct Switch {
 }
 
 impl Switch {
-    /// Starts one worker for each element of `io`; with `polling` they may stay awake for a moment ([`Polling`]).
-    ///
-    /// [`Polling`]: crate::polling::Polling
+    /// Starts one worker for each element of `io`.
     ///
     /// # Errors
     /// When a thread or its event loop cannot be made.
     pub fn start(
         io: Vec<WorkerIo>,
-        options: DatapathOptions,
-        polling: bool,
+        options: SwitchOptions,
         conntrack: Arc<Conntrack>,
     ) -> Result<Switch, SwitchError> {
         let published = published();
@@ -124,7 +132,6 @@ impl Switch {
             let setup = Setup {
                 index,
                 options,
-                polling,
                 seed: random_seed(),
                 counters: Arc::clone(&counters),
                 shared: shared.clone(),

@@ -21,10 +21,13 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::counters::WorkerCounters;
-use crate::datapath::{Datapath, DatapathOptions, Remembered, Shared};
+use crate::datapath::{Datapath, Remembered, Shared};
 use crate::polling::Polling;
 use crate::port::PortIo;
+use crate::share::Share;
 use crate::snapshot::{Published, Snapshot};
+use crate::switch::SwitchOptions;
+use crate::sys::process;
 use crate::uplink::{RecvMeta, Uplink, UplinkTx};
 
 /// Bytes read from one port before its batch is carried to its end, where other sources wait for their turn: one
@@ -104,10 +107,8 @@ pub enum Notice {
 pub struct Setup {
     /// Its number, from 0.
     pub index: usize,
-    /// How its data path is made.
-    pub options: DatapathOptions,
-    /// Whether it may poll.
-    pub polling: bool,
+    /// How it is made.
+    pub options: SwitchOptions,
     /// Keys of its hash.
     pub seed: [u64; 2],
     /// Its counters.
@@ -157,6 +158,7 @@ pub struct Worker {
     meta: Vec<RecvMeta>,
     started: Instant,
     polling: Polling,
+    share: Share,
 }
 
 impl Worker {
@@ -169,7 +171,7 @@ impl Worker {
         let waker = Waker::new(poll.registry(), WAKE)?;
         let dp = Datapath::new(
             setup.index,
-            setup.options,
+            setup.options.datapath,
             setup.seed,
             Arc::clone(&setup.counters),
             setup.shared.clone(),
@@ -184,7 +186,8 @@ impl Worker {
             meta: Vec::new(),
             bufs: Vec::new(),
             started: setup.started,
-            polling: Polling::new(setup.polling),
+            polling: Polling::new(setup.options.polling),
+            share: Share::new(setup.started, Duration::ZERO),
             setup,
         };
         worker.read_uplinks()?;
@@ -293,7 +296,11 @@ impl Worker {
     /// One turn: every ready source gets one batch.
     fn turn(&mut self, snap: &Snapshot) {
         self.setup.counters.turns.incr();
-        let now_ms = self.started.elapsed().as_millis() as u64;
+        let now = Instant::now();
+        if self.share.is_due(now) {
+            self.level(now);
+        }
+        let now_ms = (now - self.started).as_millis() as u64;
         for _ in 0..self.ready.len() {
             let Some(token) = self.ready.pop_front() else { return };
             let more = match token {
@@ -312,6 +319,17 @@ impl Worker {
                     }
                 }
             }
+        }
+    }
+
+    /// Takes on the priority that fits what the thread has used lately.
+    fn level(&mut self, now: Instant) {
+        let polled = Duration::from_nanos(self.setup.counters.polled_ns.get());
+        let used = process::thread_time().saturating_sub(polled);
+        let change = self.share.look(now, used);
+        if let Some(nice) = change.filter(|_| self.setup.options.priority) {
+            // Without CAP_SYS_NICE it stays as it is: one among equals.
+            let _ = process::set_nice(nice);
         }
     }
 

@@ -17,12 +17,20 @@ pub enum FastPath {
     Trains,
     /// A worker that much comes to looks for more for a moment before it sleeps, while nobody else wants the processor.
     Polling,
+    /// A worker with little to do goes before other threads.
+    Priority,
 }
 
 impl FastPath {
     /// All.
-    pub const ALL: [FastPath; 5] =
-        [FastPath::UplinkTap, FastPath::Segmentation, FastPath::Merging, FastPath::Trains, FastPath::Polling];
+    pub const ALL: [FastPath; 6] = [
+        FastPath::UplinkTap,
+        FastPath::Segmentation,
+        FastPath::Merging,
+        FastPath::Trains,
+        FastPath::Polling,
+        FastPath::Priority,
+    ];
 
     /// Its name in the configuration.
     #[must_use]
@@ -33,6 +41,7 @@ impl FastPath {
             FastPath::Merging => "merging",
             FastPath::Trains => "trains",
             FastPath::Polling => "polling",
+            FastPath::Priority => "priority",
         }
     }
 }

@@ -32,7 +32,7 @@ use crate::conntrack::{self, Conntrack};
 use crate::counters::port_stats;
 use crate::datapath::DatapathOptions;
 use crate::snapshot::{Port, PortKind};
-use crate::switch::Switch;
+use crate::switch::{Switch, SwitchOptions};
 use crate::sys::tun::{OFFLOAD_PORT, Tap, VNET_LEN};
 
 /// Runs the switch process until it is told to end.
@@ -121,13 +121,17 @@ pub(super) fn start(
     let conntrack = Arc::new(take_conntrack(&keeper, &mut held, &fleet, &alive)?);
     guard.set_node_addresses(fleet::host_addresses(&facts));
     let takes = |path| !config.node.without.contains(&path);
-    let options = DatapathOptions {
-        merge: takes(FastPath::Merging),
-        trains: takes(FastPath::Trains),
-        ..DatapathOptions::default()
+    let options = SwitchOptions {
+        datapath: DatapathOptions {
+            merge: takes(FastPath::Merging),
+            trains: takes(FastPath::Trains),
+            ..DatapathOptions::default()
+        },
+        polling: takes(FastPath::Polling),
+        priority: takes(FastPath::Priority),
     };
     let mut daemon = Daemon {
-        switch: Switch::start(uplinks.deal()?, options, takes(FastPath::Polling), conntrack)?,
+        switch: Switch::start(uplinks.deal()?, options, conntrack)?,
         uplinks,
         whole: false,
         stored,

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use rustix::thread::CpuSet;
@@ -91,6 +92,22 @@ pub fn pin_thread(cpu: usize) -> io::Result<()> {
     Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }
 
+/// Gives the calling thread a nice value, -20 (before all others) to 19.
+///
+/// # Errors
+/// `EACCES` or `EPERM` for a lower one than it has, without `CAP_SYS_NICE`.
+pub fn set_nice(nice: i32) -> io::Result<()> {
+    // On Linux this is of the calling thread, not of its process.
+    Ok(rustix::process::setpriority_process(None, nice)?)
+}
+
+/// Processor time that the calling thread has used in its life.
+#[must_use]
+pub fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
@@ -134,6 +151,21 @@ mod tests {
         .join()
         .unwrap();
         assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
+    }
+
+    #[test]
+    fn a_nice_value_is_of_one_thread() {
+        let nice = || rustix::process::getpriority_process(None).unwrap();
+        let before = nice();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let began = thread_time();
+                set_nice(before + 1).unwrap();
+                assert_eq!(nice(), before + 1);
+                assert!(thread_time() > began);
+            });
+        });
+        assert_eq!(nice(), before);
     }
 
     #[test]

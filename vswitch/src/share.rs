@@ -1,0 +1,91 @@
+//! How much of a processor a worker uses, and the priority that follows.
+//!
+//! A worker with little to do goes before programs that compute: a packet that waits for a processor waits for them, not
+//! they for it, and the little it takes they hardly miss. A worker that is busy is one among equals: however much a pod
+//! sends, the node's other work keeps its share. So a worker is a light one ([`LIGHT`]) until it uses most of a
+//! processor, and again when it uses little. Nice values count among the threads of one control group, as its
+//! administrator has weighted it.
+//!
+//! Owned by a worker; decides only, times are arguments.
+
+use std::time::{Duration, Instant};
+
+/// The nice value of a worker with little to do: twelve times the weight of an ordinary thread.
+pub const LIGHT: i32 = -11;
+/// That of a busy one.
+pub const BUSY: i32 = 0;
+/// Looked at so often, while there is anything to do.
+const PERIOD: Duration = Duration::from_millis(20);
+/// Of a hundred: below, a worker is light; above the other, busy; between, what it was.
+const LITTLE: u128 = 35;
+const MUCH: u128 = 60;
+
+/// What a worker has used since it was last looked at.
+#[derive(Debug)]
+pub struct Share {
+    since: Instant,
+    used: Duration,
+    nice: i32,
+}
+
+impl Share {
+    /// Nothing is known at `now`, when the thread has used `used` of a processor in its life.
+    #[must_use]
+    pub fn new(now: Instant, used: Duration) -> Share {
+        Share { since: now, used, nice: BUSY }
+    }
+
+    /// Whether to look at it.
+    #[must_use]
+    pub fn is_due(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= PERIOD
+    }
+
+    /// The nice value to take on, where it changes: `used` is what the thread has used of a processor in its life,
+    /// without what it would not have used had anybody else wanted it.
+    pub fn look(&mut self, now: Instant, used: Duration) -> Option<i32> {
+        let (wall, work) = (now.saturating_duration_since(self.since), used.saturating_sub(self.used));
+        (self.since, self.used) = (now, used);
+        let percent = work.as_nanos() * 100 / wall.as_nanos().max(1);
+        let nice = match percent {
+            ..LITTLE => LIGHT,
+            MUCH.. => BUSY,
+            _ => self.nice,
+        };
+        (nice != std::mem::replace(&mut self.nice, nice)).then_some(nice)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn little_work_goes_first_and_much_does_not() {
+        let mut now = Instant::now();
+        let mut used = Duration::ZERO;
+        let mut share = Share::new(now, used);
+        assert!(!share.is_due(now + PERIOD / 2));
+        for (percent, change) in [
+            (50, None),
+            (10, Some(LIGHT)),
+            (10, None),
+            (50, None),
+            (90, Some(BUSY)),
+            (50, None),
+            (5, Some(LIGHT)),
+        ] {
+            now += PERIOD;
+            used += PERIOD * percent / 100;
+            assert!(share.is_due(now));
+            assert_eq!(share.look(now, used), change, "{percent} %");
+            assert!(!share.is_due(now));
+        }
+    }
+
+    #[test]
+    fn time_that_does_not_pass_is_no_division_by_zero() {
+        let now = Instant::now();
+        assert_eq!(Share::new(now, Duration::ZERO).look(now, Duration::from_secs(1)), None);
+    }
+}
