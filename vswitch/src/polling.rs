@@ -7,6 +7,9 @@
 //! sleeps like everybody; when others are at work for long, it does not try again for a while. A node with little or no
 //! traffic never polls.
 //!
+//! Only a worker with little to do polls ([`Share`](crate::share::Share)): a busy one is seldom without work, and asking for
+//! more between its batches takes the processor from those it waits for.
+//!
 //! Owned by a worker; decides only, time is an argument.
 
 use std::time::{Duration, Instant};

@@ -1,10 +1,10 @@
-//! How much of a processor a worker uses, and the priority that follows.
+//! How much of a processor a worker uses, and whether it goes before other threads.
 //!
 //! A worker with little to do goes before programs that compute: a packet that waits for a processor waits for them, not
 //! they for it, and the little it takes they hardly miss. A worker that is busy is one among equals: however much a pod
-//! sends, the node's other work keeps its share. So a worker is a light one ([`LIGHT`]) until it uses most of a
-//! processor, and again when it uses little. Nice values count among the threads of one control group, as its
-//! administrator has weighted it.
+//! sends, the node's other work keeps its share. So a worker is a light one until it uses most of a processor, and again
+//! when it uses little. A light worker has the nice value [`LIGHT`] but while it polls, when others have to be able to
+//! take the processor. Nice values count among the threads of one control group, as its administrator has weighted it.
 //!
 //! Owned by a worker; decides only, times are arguments.
 
@@ -25,14 +25,14 @@ const MUCH: u128 = 60;
 pub struct Share {
     since: Instant,
     used: Duration,
-    nice: i32,
+    light: bool,
 }
 
 impl Share {
     /// Nothing is known at `now`, when the thread has used `used` of a processor in its life.
     #[must_use]
     pub fn new(now: Instant, used: Duration) -> Share {
-        Share { since: now, used, nice: BUSY }
+        Share { since: now, used, light: false }
     }
 
     /// Whether to look at it.
@@ -41,18 +41,23 @@ impl Share {
         now.saturating_duration_since(self.since) >= PERIOD
     }
 
-    /// The nice value to take on, where it changes: `used` is what the thread has used of a processor in its life,
-    /// without what it would not have used had anybody else wanted it.
-    pub fn look(&mut self, now: Instant, used: Duration) -> Option<i32> {
+    /// Whether it has little to do, as of the last look.
+    #[must_use]
+    pub fn is_light(&self) -> bool {
+        self.light
+    }
+
+    /// Looks at it: `used` is what the thread has used of a processor in its life, without what it would not have used
+    /// had anybody else wanted it.
+    pub fn look(&mut self, now: Instant, used: Duration) {
         let (wall, work) = (now.saturating_duration_since(self.since), used.saturating_sub(self.used));
         (self.since, self.used) = (now, used);
         let percent = work.as_nanos() * 100 / wall.as_nanos().max(1);
-        let nice = match percent {
-            ..LITTLE => LIGHT,
-            MUCH.. => BUSY,
-            _ => self.nice,
+        self.light = match percent {
+            ..LITTLE => true,
+            MUCH.. => false,
+            _ => self.light,
         };
-        (nice != std::mem::replace(&mut self.nice, nice)).then_some(nice)
     }
 }
 
@@ -66,19 +71,12 @@ mod tests {
         let mut used = Duration::ZERO;
         let mut share = Share::new(now, used);
         assert!(!share.is_due(now + PERIOD / 2));
-        for (percent, change) in [
-            (50, None),
-            (10, Some(LIGHT)),
-            (10, None),
-            (50, None),
-            (90, Some(BUSY)),
-            (50, None),
-            (5, Some(LIGHT)),
-        ] {
+        for (percent, light) in [(50, false), (10, true), (50, true), (90, false), (50, false), (5, true)] {
             now += PERIOD;
             used += PERIOD * percent / 100;
             assert!(share.is_due(now));
-            assert_eq!(share.look(now, used), change, "{percent} %");
+            share.look(now, used);
+            assert_eq!(share.is_light(), light, "{percent} %");
             assert!(!share.is_due(now));
         }
     }
@@ -86,6 +84,8 @@ mod tests {
     #[test]
     fn time_that_does_not_pass_is_no_division_by_zero() {
         let now = Instant::now();
-        assert_eq!(Share::new(now, Duration::ZERO).look(now, Duration::from_secs(1)), None);
+        let mut share = Share::new(now, Duration::ZERO);
+        share.look(now, Duration::from_secs(1));
+        assert!(!share.is_light());
     }
 }

@@ -24,7 +24,7 @@ use crate::counters::WorkerCounters;
 use crate::datapath::{Datapath, Remembered, Shared};
 use crate::polling::Polling;
 use crate::port::PortIo;
-use crate::share::Share;
+use crate::share::{self, Share};
 use crate::snapshot::{Published, Snapshot};
 use crate::switch::SwitchOptions;
 use crate::sys::process;
@@ -159,6 +159,8 @@ pub struct Worker {
     started: Instant,
     polling: Polling,
     share: Share,
+    /// It has the priority of a light worker.
+    first: bool,
 }
 
 impl Worker {
@@ -188,6 +190,7 @@ impl Worker {
             started: setup.started,
             polling: Polling::new(setup.options.polling),
             share: Share::new(setup.started, Duration::ZERO),
+            first: false,
             setup,
         };
         worker.read_uplinks()?;
@@ -232,10 +235,14 @@ impl Worker {
     /// Waits until there is something to do: awake for a moment where that pays ([`Polling`]), then asleep.
     fn rest(&mut self, events: &mut Events, may_poll: bool) -> io::Result<()> {
         let since = Instant::now();
-        let window = if may_poll { self.polling.window(since) } else { Duration::ZERO };
+        let window =
+            if may_poll && self.share.is_light() { self.polling.window(since) } else { Duration::ZERO };
         if !window.is_zero() {
+            // Before others it would not let them have the processor.
+            self.go_first(false);
             let until = self.poll_until(events, since, since + window)?;
             self.setup.counters.polled_ns.add((until - since).as_nanos() as u64);
+            self.level(until);
         }
         if !self.has_work() {
             self.look(events, None)?;
@@ -298,7 +305,7 @@ impl Worker {
         self.setup.counters.turns.incr();
         let now = Instant::now();
         if self.share.is_due(now) {
-            self.level(now);
+            self.look_at_share(now);
         }
         let now_ms = (now - self.started).as_millis() as u64;
         for _ in 0..self.ready.len() {
@@ -322,14 +329,26 @@ impl Worker {
         }
     }
 
-    /// Takes on the priority that fits what the thread has used lately.
-    fn level(&mut self, now: Instant) {
+    /// Looks at what the thread has used lately, and takes on the priority that fits.
+    fn look_at_share(&mut self, now: Instant) {
         let polled = Duration::from_nanos(self.setup.counters.polled_ns.get());
         let used = process::thread_time().saturating_sub(polled);
-        let change = self.share.look(now, used);
-        if let Some(nice) = change.filter(|_| self.setup.options.priority) {
-            // Without CAP_SYS_NICE it stays as it is: one among equals.
-            let _ = process::set_nice(nice);
+        self.share.look(now, used);
+        self.level(now);
+    }
+
+    /// Goes before other threads when it has little to do, but not where it will poll.
+    fn level(&mut self, now: Instant) {
+        let first = self.share.is_light() && self.polling.window(now).is_zero();
+        self.go_first(first);
+    }
+
+    /// Goes before other threads, or is one among equals.
+    fn go_first(&mut self, first: bool) {
+        if self.setup.options.priority && self.first != first {
+            self.first = first;
+            // Without CAP_SYS_NICE it stays as it is.
+            let _ = process::set_nice(if first { share::LIGHT } else { share::BUSY });
         }
     }
 
