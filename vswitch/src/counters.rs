@@ -144,6 +144,8 @@ pub struct WorkerCounters {
     pub wakeups: Counter,
     /// Nanoseconds it looked for more before it slept, or did not need to.
     pub polled_ns: Counter,
+    /// Nanoseconds of a processor it used, without those; brought up to date while there is anything to do.
+    pub used_ns: Counter,
 }
 
 impl Default for WorkerCounters {
@@ -162,6 +164,7 @@ impl Default for WorkerCounters {
             turns: Counter::default(),
             wakeups: Counter::default(),
             polled_ns: Counter::default(),
+            used_ns: Counter::default(),
         }
     }
 }

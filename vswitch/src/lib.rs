@@ -12,6 +12,7 @@
 //! `bin → daemon → switch → worker → datapath → pipeline → {fib, group, flow, reply}`; `port` and `uplink` stand on `sys`,
 //! which knows nothing of ours and is the only place with `unsafe`.
 
+pub mod balance;
 pub mod cli;
 pub mod compile;
 pub mod conntrack;

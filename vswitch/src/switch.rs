@@ -21,7 +21,7 @@ use crate::events::Events;
 use crate::port::PortIo;
 use crate::snapshot::{Published, Snapshot, published};
 use crate::uplink::steer;
-use crate::worker::{Command, FlowRow, Notice, Setup, Worker, WorkerIo};
+use crate::worker::{Command, FlowRow, Notice, PortReader, Setup, Worker, WorkerIo};
 
 /// How long a worker may take to answer. A turn is microseconds; this is for a machine that is out of breath.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -239,6 +239,16 @@ impl Switch {
             || (0..self.workers.len()).min_by_key(|&w| self.workers[w].ports).unwrap_or(0),
             |address| steer::worker_of(address, self.workers.len()),
         );
+        self.give_port(worker, id, rx, fd)
+    }
+
+    fn give_port(
+        &mut self,
+        worker: usize,
+        id: u32,
+        rx: Box<dyn PortIo + Send>,
+        fd: RawFd,
+    ) -> Result<(), SwitchError> {
         let answer = self.ask(worker, |done| Command::AddPort { id, rx, fd, done })?;
         answer.map_err(|err| SwitchError::Refused { worker, port: id, err })?;
         self.workers[worker].ports += 1;
@@ -249,12 +259,30 @@ impl Switch {
         Ok(())
     }
 
+    /// Lets another worker read this port, where it is read. What its pod sends meanwhile waits; nothing is lost and
+    /// nothing overtakes.
+    ///
+    /// # Errors
+    /// When a worker does not answer or cannot wait on the descriptor.
+    pub fn move_port(&mut self, id: u32, worker: usize) -> Result<(), SwitchError> {
+        match self.take_port(id)? {
+            Some((rx, fd)) => self.give_port(worker, id, rx, fd),
+            None => Ok(()),
+        }
+    }
+
     /// Ends the reading of this port; its descriptor is closed when this returns.
     ///
     /// # Errors
     /// When the worker does not answer.
     pub fn remove_port(&mut self, id: u32) -> Result<(), SwitchError> {
-        let Some(worker) = self.reader_of.get_mut(id as usize).and_then(Option::take) else { return Ok(()) };
+        self.take_port(id).map(drop)
+    }
+
+    fn take_port(&mut self, id: u32) -> Result<Option<PortReader>, SwitchError> {
+        let Some(worker) = self.reader_of.get_mut(id as usize).and_then(Option::take) else {
+            return Ok(None);
+        };
         self.workers[worker].ports -= 1;
         let answer = self.ask(worker, |done| Command::RemovePort { id, done })?;
         answer.map_err(|err| SwitchError::Refused { worker, port: id, err })
@@ -273,11 +301,11 @@ impl Switch {
         Ok(())
     }
 
-    fn ask(
+    fn ask<T>(
         &self,
         worker: usize,
-        command: impl FnOnce(Sender<io::Result<()>>) -> Command,
-    ) -> Result<io::Result<()>, SwitchError> {
+        command: impl FnOnce(Sender<io::Result<T>>) -> Command,
+    ) -> Result<io::Result<T>, SwitchError> {
         let (done, answer) = bounded(1);
         let w = &self.workers[worker];
         w.commands.send(command(done)).map_err(|_| SwitchError::Silent { worker })?;
@@ -288,6 +316,11 @@ impl Switch {
     /// Which worker reads this port.
     pub fn reader(&self, id: u32) -> Option<usize> {
         self.reader_of.get(id as usize).copied().flatten()
+    }
+
+    /// Processor time that each worker has used, as of its last look.
+    pub fn used(&self) -> Vec<Duration> {
+        self.workers.iter().map(|w| Duration::from_nanos(w.counters.used_ns.get())).collect()
     }
 
     /// The flows all workers remember, `limit` each at most.

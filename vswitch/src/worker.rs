@@ -40,6 +40,9 @@ const WAKE: Token = Token(usize::MAX);
 /// Uplink sockets have tokens from here on; ports use their index.
 const UPLINK: usize = 1 << 40;
 
+/// A port's reading half, and the descriptor to wait on.
+pub type PortReader = (Box<dyn PortIo + Send>, RawFd);
+
 /// What control may ask of a worker; each is answered so that control knows it is done.
 pub enum Command {
     /// Read this port from now on.
@@ -53,12 +56,12 @@ pub enum Command {
         /// Answered when done.
         done: Sender<io::Result<()>>,
     },
-    /// Stop reading it and close its descriptor.
+    /// Stop reading it and give it back. What it has read has gone its way by then.
     RemovePort {
         /// Its index.
         id: u32,
-        /// Answered when done.
-        done: Sender<io::Result<()>>,
+        /// Gets its reading half and descriptor.
+        done: Sender<io::Result<Option<PortReader>>>,
     },
     /// Read these sockets from now on, instead of those so far, and send by this way out. Sockets that go on being
     /// read come again, as copies of their descriptors: what waits in them is not lost.
@@ -334,6 +337,8 @@ impl Worker {
         let polled = Duration::from_nanos(self.setup.counters.polled_ns.get());
         let used = process::thread_time().saturating_sub(polled);
         self.share.look(now, used);
+        let known = &self.setup.counters.used_ns;
+        known.add((used.as_nanos() as u64).saturating_sub(known.get()));
         self.level(now);
     }
 
@@ -406,7 +411,7 @@ impl Worker {
                     let _ = done.send(self.add_port(id as usize, rx, fd));
                 }
                 Command::RemovePort { id, done } => {
-                    let _ = done.send(self.remove_port(id as usize));
+                    let _ = done.send(Ok(self.remove_port(id as usize)));
                 }
                 Command::Uplinks { io, done } => {
                     let _ = done.send(self.replace_uplinks(io));
@@ -431,13 +436,12 @@ impl Worker {
         Ok(())
     }
 
-    fn remove_port(&mut self, index: usize) -> io::Result<()> {
-        if let Some(source) = self.ports.get_mut(index).and_then(Option::take) {
-            // A descriptor whose device is gone may refuse; closing it removes it from epoll anyway.
-            let _ = self.poll.registry().deregister(&mut SourceFd(&source.fd));
-        }
+    fn remove_port(&mut self, index: usize) -> Option<PortReader> {
         self.ready.retain(|t| *t != Token(index));
-        Ok(())
+        let source = self.ports.get_mut(index).and_then(Option::take)?;
+        // A descriptor whose device is gone may refuse; closing it removes it from epoll anyway.
+        let _ = self.poll.registry().deregister(&mut SourceFd(&source.fd));
+        Some((source.rx, source.fd))
     }
 
     fn replace_uplinks(&mut self, io: WorkerIo) -> io::Result<()> {

@@ -167,6 +167,8 @@ pub struct PortInfo {
     pub mtu: u32,
     /// Path of the network namespace.
     pub netns: String,
+    /// The worker that reads it, from 0.
+    pub worker: u32,
     /// Frames the pod sent.
     pub tx_packets: u64,
     /// Bytes the pod sent.

@@ -167,6 +167,12 @@ impl Daemon {
                 waiting.retain(|(port, _)| *port != a.port);
             }
             let old = self.ports.get_mut(a.port as usize).and_then(Option::take);
+            if let Some(port) = &old {
+                let addresses: Vec<u128> = port.v4.into_iter().chain(port.v6).collect();
+                if let Err(err) = self.uplinks.place(&addresses, None) {
+                    tracing::error!(%id, err = %chain(&err), "unplug");
+                }
+            }
             self.compile_policy();
             for failed in [self.publish().err(), self.switch.remove_port(a.port).err()].into_iter().flatten()
             {

@@ -75,6 +75,7 @@ impl Daemon {
                 mac: a.record.mac.to_string(),
                 mtu: a.record.mtu,
                 netns: a.record.netns.display().to_string(),
+                worker: self.switch.reader(a.port).unwrap_or(0) as u32,
                 // As the pod sees it: what we read from its interface is what it sent.
                 tx_packets: sum(|s| s.rx_packets.get()),
                 tx_bytes: sum(|s| s.rx_bytes.get()),

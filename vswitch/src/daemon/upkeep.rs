@@ -2,7 +2,7 @@
 //!
 //! | how often | what |
 //! |---|---|
-//! | [`PODS`] | expired connections, a part of the table a round; pods whose namespace is gone without a DEL: cleared away when gone in two rounds |
+//! | [`PODS`] | pods beside a busy one on their worker; expired connections, a part of the table a round; pods whose namespace is gone without a DEL: cleared away when gone in two rounds |
 //! | [`HOST`] | `vsw0`, the host's routes and settings, the nftables table, the uplink, pods' MTU |
 //!
 //! A namespace outlives its name for as long as somebody holds it, and our descriptor of the pod's interface does: the
@@ -16,6 +16,8 @@ use control::api::AttachmentId;
 use control::attachments::{Attachment, NetnsId};
 
 use super::{Daemon, DaemonError, attach, chain, masquerade};
+use crate::balance::{Balance, Move, Sample};
+use crate::snapshot::{Port, PortKind};
 use crate::worker::Notice;
 
 /// Between two looks at the pods' namespaces.
@@ -33,12 +35,13 @@ pub(super) struct Upkeep {
     host: Instant,
     /// Attachments whose namespace was gone in the last round.
     missing: BTreeSet<AttachmentId>,
+    balance: Balance,
 }
 
 impl Upkeep {
     /// Nothing is due yet at `now`.
     pub(super) fn new(now: Instant) -> Upkeep {
-        Upkeep { pods: now + PODS, host: now + HOST, missing: BTreeSet::new() }
+        Upkeep { pods: now + PODS, host: now + HOST, missing: BTreeSet::new(), balance: Balance::new(now) }
     }
 
     /// When the control thread has to wake.
@@ -60,6 +63,7 @@ impl Daemon {
             self.sweep();
             self.sweep_flows();
             self.give_back_noted();
+            self.balance();
         }
         if now >= self.upkeep.host {
             self.upkeep.host = now + HOST;
@@ -95,6 +99,38 @@ impl Daemon {
         let missing = std::mem::replace(&mut self.upkeep.missing, gone.clone());
         for id in gone.intersection(&missing) {
             self.clear_away(id);
+        }
+    }
+
+    /// Pods that wait for another on a busy worker get one with less to do.
+    fn balance(&mut self) {
+        let snapshot = self.switch.snapshot();
+        let sample = |port: &Port| {
+            let worker = self.switch.reader(port.id)?;
+            let stats = &port.stats[worker];
+            let packets = stats.rx_packets.get() + stats.tx_packets.get();
+            let bytes = stats.rx_bytes.get() + stats.tx_bytes.get();
+            Some(Sample { port: port.id, worker, packets, bytes })
+        };
+        let samples: Vec<Sample> = snapshot
+            .ports
+            .iter()
+            .flatten()
+            .filter(|p| p.kind == PortKind::Pod)
+            .filter_map(|port| sample(port))
+            .collect();
+        for Move { port: id, to } in self.upkeep.balance.look(Instant::now(), self.switch.used(), &samples) {
+            let Some(port) = snapshot.port(id) else { continue };
+            let addresses: Vec<u128> = port.v4.into_iter().chain(port.v6).collect();
+            let moved = self.uplinks.place(&addresses, Some(to)).map_err(|e| chain(&e));
+            match moved.and_then(|placed| {
+                if placed { self.switch.move_port(id, to).map_err(|e| chain(&e)) } else { Ok(()) }
+            }) {
+                Ok(()) => {
+                    tracing::info!(port = %port.name, worker = to, "moved from a busy worker to another")
+                }
+                Err(err) => tracing::error!(port = %port.name, worker = to, err, "move to another worker"),
+            }
         }
     }
 

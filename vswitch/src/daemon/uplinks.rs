@@ -24,6 +24,7 @@ use super::keeper_link::{KeeperLink, names};
 use super::whole::Whole;
 use super::{Event, chain};
 use crate::uplink::ipip::{self, IpipError, IpipRx, IpipTx};
+use crate::uplink::steer::{self, Moved};
 use crate::uplink::tap::{Outer, UplinkTap};
 use crate::uplink::udp::{self, UdpError, UdpRx, UdpTx};
 use crate::uplink::{SendReport, Train, Uplink, UplinkTx};
@@ -107,6 +108,8 @@ pub(super) struct Uplinks {
     /// Sockets were given up: the keeper takes a moment to close them too.
     given_up: bool,
     whole: Option<Whole>,
+    /// Addresses whose ports were given to another worker.
+    moved: Moved,
     /// Fast paths that are not taken.
     without: BTreeSet<FastPath>,
     /// The uplink interface, and whom to tell what its probe sees.
@@ -119,7 +122,16 @@ impl Uplinks {
     pub(super) fn new(node: &Node, events: Sender<Event>) -> Uplinks {
         let (workers, without) = (node.workers.max(1), node.without.clone());
         let (groups, interface) = (BTreeMap::new(), node.uplink.clone());
-        Uplinks { workers, groups, given_up: false, whole: None, without, interface, events }
+        Uplinks {
+            workers,
+            groups,
+            given_up: false,
+            whole: None,
+            moved: Moved::new(),
+            without,
+            interface,
+            events,
+        }
     }
 
     /// Takes up what the keeper held; what is not needed, or is of another number of workers, it may close.
@@ -210,15 +222,53 @@ impl Uplinks {
             .collect()
     }
 
+    /// Lets what comes for a port's addresses come to this worker, or to the one by their numbers again. More than
+    /// [`MOVED`](steer::MOVED) addresses cannot be told apart: false then, and for what is so already.
+    ///
+    /// # Errors
+    /// When a socket takes no program.
+    pub(super) fn place(&mut self, addresses: &[u128], worker: Option<usize>) -> Result<bool, UplinkError> {
+        let mut moved = self.moved.clone();
+        for word in addresses.iter().map(|address| steer::word(*address)) {
+            match worker {
+                Some(worker) => moved.insert(word, worker),
+                None => moved.remove(&word),
+            };
+        }
+        if moved.len() > steer::MOVED || moved == self.moved {
+            return Ok(false);
+        }
+        self.moved = moved;
+        self.steer()?;
+        // Raw sockets choose each for itself. The new one first: what comes meanwhile comes twice rather than never.
+        for (_, sockets) in self.groups.iter().filter(|((form, _), _)| *form == Form::Ipip) {
+            let worker = worker.unwrap_or(0);
+            let mut order: Vec<usize> = (0..sockets.len()).collect();
+            order.sort_by_key(|i| i % self.workers != worker);
+            for i in order {
+                self.share(sockets[i].try_clone().map_err(UplinkError::Duplicate)?, i)?;
+            }
+        }
+        Ok(true)
+    }
+
     /// Lets each datagram come to the worker that reads its receiver's port.
     fn steer(&self) -> Result<(), UplinkError> {
         for ((form, local), sockets) in &self.groups {
             let (Form::Vxlan | Form::Udp, Some(first)) = (form, sockets.first()) else { continue };
             let copy = first.try_clone().map_err(UplinkError::Duplicate)?;
-            let steered = UdpRx::adopt(copy).and_then(|rx| rx.steer(*form, sockets.len()));
+            let steered = UdpRx::adopt(copy).and_then(|rx| rx.steer(*form, sockets.len(), &self.moved));
             steered.map_err(|err| UplinkError::Socket { port: local.port(), err })?;
         }
         Ok(())
+    }
+
+    /// The raw socket number `i` of a group takes its worker's packets.
+    fn share(&self, socket: OwnedFd, i: usize) -> Result<IpipRx, UplinkError> {
+        let raw = |err| UplinkError::Raw { err };
+        let rx = IpipRx::adopt(socket).map_err(raw)?;
+        rx.share(i % self.workers, self.workers, &self.moved).map_err(raw)?;
+        Ok(rx)
     }
 
     /// What a worker reads. The sockets of a group are in the workers' order, over and over.
@@ -235,12 +285,7 @@ impl Uplinks {
                         let rx = UdpRx::adopt(copy).and_then(|rx| rx.coalesce(coalesce).map(|()| rx));
                         Box::new(rx.map_err(|err| UplinkError::Socket { port, err })?)
                     }
-                    Form::Ipip => {
-                        let raw = |err| UplinkError::Raw { err };
-                        let rx = IpipRx::adopt(copy).map_err(raw)?;
-                        rx.share(i % self.workers, self.workers).map_err(raw)?;
-                        Box::new(rx)
-                    }
+                    Form::Ipip => Box::new(self.share(copy, i)?),
                 };
                 uplinks.push(Uplink { form: *form, rx, fd });
             }
@@ -312,7 +357,7 @@ fn open((form, local): Group, workers: usize, patient: bool) -> Result<Vec<Owned
             let opened = ipip::PROTOCOLS.into_iter().flat_map(|protocol| {
                 (0..workers).map(move |i| {
                     let rx = IpipRx::open(addr, protocol)?;
-                    rx.share(i, workers).map(|()| rx)
+                    rx.share(i, workers, &Moved::new()).map(|()| rx)
                 })
             });
             opened.map(|rx| copy(rx.map_err(|err| UplinkError::Raw { err })?.as_fd())).collect()

@@ -19,8 +19,9 @@ use encap::ipip::{self, IPIP_LEN, PROTO_IPV4, PROTO_IPV6};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::pieces::Cursor;
+use super::steer::{self, Moved};
 use super::udp::SOCKET_BUFFER;
-use super::{RecvMeta, SendReport, Train, UplinkIo, steer};
+use super::{RecvMeta, SendReport, Train, UplinkIo};
 use crate::sys::mmsg::{Message, RecvBatch, SendBatch};
 use crate::sys::sockopt;
 
@@ -102,16 +103,18 @@ impl IpipRx {
         Ok(Self { socket, batch: RecvBatch::new(RECV_BATCH) })
     }
 
-    /// Takes only what is worker number `index`'s of `workers`, by inner destination ([`steer`]).
+    /// Takes only what is worker number `index`'s of `workers`, by inner destination ([`steer`]); some have `moved` to
+    /// another worker.
     ///
     /// # Errors
     /// When the kernel takes no filter.
-    pub fn share(&self, index: usize, workers: usize) -> Result<(), IpipError> {
+    pub fn share(&self, index: usize, workers: usize, moved: &Moved) -> Result<(), IpipError> {
         let protocol = self.socket.protocol().map_err(IpipError::NotRaw)?;
         let v6 = protocol.map(i32::from) == Some(i32::from(PROTO_IPV6));
         let of = |n| u32::try_from(n).unwrap_or(1);
-        let filter =
-            steer::share(v6, of(index), of(workers)).map(|op| SockFilter::new(op.code, op.jt, op.jf, op.k));
+        let program = steer::share(v6, of(index), of(workers), moved);
+        let filter: Vec<SockFilter> =
+            program.iter().map(|op| SockFilter::new(op.code, op.jt, op.jf, op.k)).collect();
         self.socket
             .attach_filter(&filter)
             .map_err(|err| IpipError::Option { option: "SO_ATTACH_FILTER", err })

@@ -6,6 +6,8 @@
 //! (`SO_ATTACH_REUSEPORT_CBPF`), one for each raw socket (`SO_ATTACH_FILTER`). A datagram that the kernel has joined to
 //! others of its outer flow may come with the first of them; nothing but speed depends on where a packet arrives.
 
+use std::collections::BTreeMap;
+
 use encap::vxlan::VXLAN_LEN;
 use encap::{ETH_LEN, Form};
 use libc::sock_filter;
@@ -21,6 +23,8 @@ const SHIFT_RIGHT: u16 = 0x74;
 const MOD: u16 = 0x94;
 /// Jumps over some instructions when A = k, and over others when not.
 const EQUAL: u16 = 0x15;
+/// Jumps over k instructions.
+const JUMP: u16 = 0x05;
 /// Ends with k, with A.
 const RETURN: u16 = 0x06;
 const RETURN_A: u16 = 0x16;
@@ -33,38 +37,57 @@ const DST6: u32 = 36;
 /// same number of pods.
 #[must_use]
 pub fn worker_of(address: u128, workers: usize) -> usize {
-    #[allow(clippy::cast_possible_truncation)] // the last word is meant
-    let word = address as u32;
-    word as usize % workers.max(1)
+    word(address) as usize % workers.max(1)
 }
 
+/// An address's last word.
+#[must_use]
+pub fn word(address: u128) -> u32 {
+    #[allow(clippy::cast_possible_truncation)] // the last word is meant
+    let word = address as u32;
+    word
+}
+
+/// Addresses (their last words) whose ports another worker reads than [`worker_of`] says; [`MOVED`] at most.
+pub type Moved = BTreeMap<u32, usize>;
+
+/// Addresses that may have moved: each lengthens the programs.
+pub const MOVED: usize = 64;
+
 /// The program for a group of UDP sockets, one a worker and in the workers' order: returns the socket's number.
-pub(super) fn group(form: Form, workers: u32) -> [sock_filter; 9] {
+pub(super) fn group(form: Form, workers: u32, moved: &Moved) -> Vec<sock_filter> {
     let inner = if form == Form::Vxlan { (VXLAN_LEN + ETH_LEN) as u32 } else { 0 };
-    [
+    let mut program = vec![
         op(LD_BYTE, inner),
         op(SHIFT_RIGHT, 4),
-        sock_filter { code: EQUAL, jt: 0, jf: 3, k: 4 },
-        op(LD_WORD, inner + DST),
-        op(MOD, workers.max(1)),
-        op(RETURN_A, 0),
+        sock_filter { code: EQUAL, jt: 2, jf: 0, k: 4 },
         op(LD_WORD, inner + DST6),
-        op(MOD, workers.max(1)),
-        op(RETURN_A, 0),
-    ]
+        op(JUMP, 1),
+        op(LD_WORD, inner + DST),
+    ];
+    for (word, worker) in moved.iter().take(MOVED) {
+        program.push(sock_filter { code: EQUAL, jt: 0, jf: 1, k: *word });
+        program.push(op(RETURN, u32::try_from(*worker).unwrap_or(u32::MAX)));
+    }
+    program.extend([op(MOD, workers.max(1)), op(RETURN_A, 0)]);
+    program
 }
 
 /// The program for worker number `index`'s raw socket for IPv4 or IPv6 inner packets, which sees the outer header too:
 /// takes the packet or not.
-pub(super) fn share(v6: bool, index: u32, workers: u32) -> [sock_filter; 6] {
-    [
-        op(LDX_HEADER, 0),
-        op(LD_WORD_X, if v6 { DST6 } else { DST }),
+pub(super) fn share(v6: bool, index: u32, workers: u32, moved: &Moved) -> Vec<sock_filter> {
+    let mut program = vec![op(LDX_HEADER, 0), op(LD_WORD_X, if v6 { DST6 } else { DST })];
+    for (word, worker) in moved.iter().take(MOVED) {
+        program.push(sock_filter { code: EQUAL, jt: 0, jf: 1, k: *word });
+        program.push(op(RETURN, if *worker == index as usize { u32::MAX } else { 0 }));
+    }
+    program.extend([
         op(MOD, workers.max(1)),
         sock_filter { code: EQUAL, jt: 0, jf: 1, k: index },
         op(RETURN, u32::MAX),
         op(RETURN, 0),
-    ]
+    ]);
+    program
 }
 
 fn op(code: u16, k: u32) -> sock_filter {
@@ -111,22 +134,27 @@ mod tests {
                     .map(|(v6, o)| (form, v6, o))
             }) {
                 let mut group = udp::bind(outer.parse().unwrap(), WORKERS).unwrap();
-                group[1].steer(form, WORKERS).unwrap();
+                let moved = Moved::from([(u32::from_be_bytes([10, 244, 1, 5]), 0), (7, 1)]);
+                group[1].steer(form, WORKERS, &moved).unwrap();
                 let local = group[0].local();
                 let any = SocketAddr::new(local.ip(), 0);
                 for to in 0..30 {
                     let socket = UdpSocket::bind(any).unwrap();
                     socket.send_to(&datagram(form, v6, to), local).unwrap();
                 }
+                let mut arrived = 0;
                 for (worker, rx) in group.iter_mut().enumerate() {
                     let mut bufs: Vec<Frame> = (0..64).map(|_| Frame::with_capacity(LARGE)).collect();
                     let n = rx.rx(&mut bufs, &mut [RecvMeta::default(); 64]).unwrap();
-                    assert_eq!(n, 10, "worker {worker}, {form:?}, inner IPv6: {v6}, {outer}");
+                    arrived += n;
                     for frame in &bufs[..n] {
-                        let word = frame.data()[frame.len() - 13..][..4].try_into().unwrap();
-                        assert_eq!(worker_of(u32::from_be_bytes(word).into(), WORKERS), worker);
+                        let to =
+                            u32::from_be_bytes(frame.data()[frame.len() - 13..][..4].try_into().unwrap());
+                        let wanted = moved.get(&to).copied().unwrap_or(worker_of(to.into(), WORKERS));
+                        assert_eq!(worker, wanted, "to {to:#x}, {form:?}, inner IPv6: {v6}, {outer}");
                     }
                 }
+                assert_eq!(arrived, 30);
             }
         })
         .unwrap();
@@ -136,7 +164,7 @@ mod tests {
     fn what_is_too_short_for_a_destination_still_arrives_somewhere() {
         netns::in_new(|| {
             let mut group = udp::bind("127.0.0.1:0".parse().unwrap(), 2).unwrap();
-            group[0].steer(Form::Vxlan, 2).unwrap();
+            group[0].steer(Form::Vxlan, 2, &Moved::new()).unwrap();
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             for len in 0..30 {
                 socket.send_to(&vec![0x45; len], group[0].local()).unwrap();

@@ -16,7 +16,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use encap::{Form, Frame};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{RecvMeta, UplinkIo, steer};
+use super::steer::{self, Moved};
+use super::{RecvMeta, UplinkIo};
 use crate::sys::mmsg::RecvBatch;
 use crate::sys::sockopt;
 
@@ -125,12 +126,12 @@ impl UdpRx {
     }
 
     /// Gives every datagram of this form to the socket of the worker that reads the port of its inner destination
-    /// ([`steer`]), for the whole group of one socket a worker.
+    /// ([`steer`]), for the whole group of one socket a worker; some have `moved` to another worker.
     ///
     /// # Errors
     /// [`UdpError::Option`] where the kernel refuses.
-    pub fn steer(&self, form: Form, workers: usize) -> Result<(), UdpError> {
-        let program = steer::group(form, u32::try_from(workers).unwrap_or(1));
+    pub fn steer(&self, form: Form, workers: usize, moved: &Moved) -> Result<(), UdpError> {
+        let program = steer::group(form, u32::try_from(workers).unwrap_or(1), moved);
         let option = "SO_ATTACH_REUSEPORT_CBPF";
         let refused = |err| UdpError::Option { addr: self.local, option, err };
         sockopt::choose_by(self.socket.as_fd(), &program).map_err(refused)
