@@ -1,8 +1,8 @@
 //! The tunnel's sockets: opened or taken back from the keeper, and dealt out to the workers.
 //!
 //! There is a group of receiving sockets for each form of tunnel in use and each address of the node, one socket a
-//! worker: UDP sockets form an `SO_REUSEPORT` group, over which the kernel spreads peers' source ports; raw sockets
-//! share by inner addresses. Each worker sends through sockets of its own. Which groups there are follows the fleet and
+//! worker: UDP sockets form an `SO_REUSEPORT` group, raw sockets share by filters; both by inner destination
+//! ([`steer`]). Each worker sends through sockets of its own. Which groups there are follows the fleet and
 //! may change at any time: [`Uplinks::set`] opens and closes, and the workers get the whole anew.
 //!
 //! With VXLAN comes the uplink TAP (whole super-frames), which is used when the probe has seen one leave the uplink
