@@ -212,7 +212,7 @@ impl Worker {
         // Before the first tables nothing is read: it would be dropped, and can wait where it is.
         let mut begun = false;
         loop {
-            if begun && self.has_work() {
+            if self.has_work(begun) {
                 self.look(&mut events, Some(Duration::ZERO))?;
             } else {
                 self.rest(&mut events, begun)?;
@@ -231,15 +231,15 @@ impl Worker {
         }
     }
 
-    fn has_work(&self) -> bool {
-        !self.ready.is_empty() || self.setup.pending.load(Ordering::Acquire)
+    /// Is there anything to do? Before the first tables, only what control asks.
+    fn has_work(&self, begun: bool) -> bool {
+        (begun && !self.ready.is_empty()) || self.setup.pending.load(Ordering::Acquire)
     }
 
     /// Waits until there is something to do: awake for a moment where that pays ([`Polling`]), then asleep.
-    fn rest(&mut self, events: &mut Events, may_poll: bool) -> io::Result<()> {
+    fn rest(&mut self, events: &mut Events, begun: bool) -> io::Result<()> {
         let since = Instant::now();
-        let window =
-            if may_poll && self.share.is_light() { self.polling.window(since) } else { Duration::ZERO };
+        let window = if begun && self.share.is_light() { self.polling.window(since) } else { Duration::ZERO };
         if !window.is_zero() {
             // Before others it would not let them have the processor.
             self.go_first(false);
@@ -247,7 +247,7 @@ impl Worker {
             self.setup.counters.polled_ns.add((until - since).as_nanos() as u64);
             self.level(until);
         }
-        if !self.has_work() {
+        if !self.has_work(begun) {
             self.look(events, None)?;
             self.setup.counters.wakeups.incr();
         }
@@ -261,7 +261,7 @@ impl Worker {
         let mut last = since;
         loop {
             self.look(events, Some(Duration::ZERO))?;
-            if self.has_work() {
+            if self.has_work(true) {
                 return Ok(last);
             }
             std::thread::yield_now();
