@@ -28,6 +28,9 @@ const MODULES: &[(&str, &[&str])] = &[
     ("flow", &[]),
     ("group", &[]),
     ("icmp_limit", &[]),
+    ("polling", &[]),
+    ("share", &[]),
+    ("balance", &[]),
     ("reply", &[]),
     ("counters", &[]),
     ("conntrack", &["sys"]),
@@ -58,7 +61,19 @@ const MODULES: &[(&str, &[&str])] = &[
     ),
     (
         "worker",
-        &["conntrack", "counters", "datapath", "flow", "pipeline", "port", "snapshot", "sys", "uplink"],
+        &[
+            "conntrack",
+            "counters",
+            "datapath",
+            "flow",
+            "pipeline",
+            "polling",
+            "port",
+            "share",
+            "snapshot",
+            "sys",
+            "uplink",
+        ],
     ),
 ];
 

@@ -16,26 +16,15 @@ use mio::Waker;
 
 use crate::conntrack::{Conntrack, since_boot};
 use crate::counters::{Totals, WorkerCounters};
-use crate::datapath::{DatapathOptions, Shared};
+use crate::datapath::Shared;
 use crate::events::Events;
 use crate::port::PortIo;
 use crate::snapshot::{Published, Snapshot, published};
 use crate::uplink::steer;
-use crate::worker::{Command, FlowRow, Notice, PortReader, Setup, Worker, WorkerIo};
+use crate::worker::{Command, FlowRow, Notice, PortReader, Setup, Worker, WorkerIo, WorkerOptions};
 
 /// How long a worker may take to answer. A turn is microseconds; this is for a machine that is out of breath.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How a switch is made: its workers' data path, and how they behave toward other threads.
-#[derive(Clone, Copy, Debug)]
-pub struct SwitchOptions {
-    /// Sizes of the data path, and ways it takes.
-    pub datapath: DatapathOptions,
-    /// Workers under much traffic stay awake for a moment before they sleep ([`Polling`](crate::polling::Polling)).
-    pub polling: bool,
-    /// Workers with little to do go before other threads ([`Share`](crate::share::Share)).
-    pub priority: bool,
-}
 
 /// A worker did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +104,7 @@ impl Switch {
     /// When a thread or its event loop cannot be made.
     pub fn start(
         io: Vec<WorkerIo>,
-        options: SwitchOptions,
+        options: WorkerOptions,
         conntrack: Arc<Conntrack>,
     ) -> Result<Switch, SwitchError> {
         let published = published();

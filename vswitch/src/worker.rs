@@ -21,12 +21,11 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::counters::WorkerCounters;
-use crate::datapath::{Datapath, Remembered, Shared};
+use crate::datapath::{Datapath, DatapathOptions, Remembered, Shared};
 use crate::polling::Polling;
 use crate::port::PortIo;
 use crate::share::{self, Share};
 use crate::snapshot::{Published, Snapshot};
-use crate::switch::SwitchOptions;
 use crate::sys::process;
 use crate::uplink::{RecvMeta, Uplink, UplinkTx};
 
@@ -106,12 +105,23 @@ pub enum Notice {
     PortGone(u32),
 }
 
+/// How a worker is made: its data path, and how it behaves toward other threads.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkerOptions {
+    /// Sizes of the data path, and ways it takes.
+    pub datapath: DatapathOptions,
+    /// Under much traffic it stays awake for a moment before it sleeps ([`Polling`]).
+    pub polling: bool,
+    /// With little to do it goes before other threads ([`Share`]).
+    pub priority: bool,
+}
+
 /// What a worker needs to start.
 pub struct Setup {
     /// Its number, from 0.
     pub index: usize,
     /// How it is made.
-    pub options: SwitchOptions,
+    pub options: WorkerOptions,
     /// Keys of its hash.
     pub seed: [u64; 2],
     /// Its counters.

@@ -32,8 +32,9 @@ use crate::conntrack::{self, Conntrack};
 use crate::counters::port_stats;
 use crate::datapath::DatapathOptions;
 use crate::snapshot::{Port, PortKind};
-use crate::switch::{Switch, SwitchOptions};
+use crate::switch::Switch;
 use crate::sys::tun::{OFFLOAD_PORT, Tap, VNET_LEN};
+use crate::worker::WorkerOptions;
 
 /// Runs the switch process until it is told to end.
 ///
@@ -121,7 +122,7 @@ pub(super) fn start(
     let conntrack = Arc::new(take_conntrack(&keeper, &mut held, &fleet, &alive)?);
     guard.set_node_addresses(fleet::host_addresses(&facts));
     let takes = |path| !config.node.without.contains(&path);
-    let options = SwitchOptions {
+    let options = WorkerOptions {
         datapath: DatapathOptions {
             merge: takes(FastPath::Merging),
             trains: takes(FastPath::Trains),
