@@ -6,6 +6,9 @@
 //! timeout, under much traffic after a moment of looking for more ([`Polling`]): an idle node costs nothing. Nothing here blocks except `poll`, nothing allocates per packet, and nothing
 //! here knows about Kubernetes.
 
+mod command;
+mod rest;
+
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
@@ -21,13 +24,14 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::counters::WorkerCounters;
-use crate::datapath::{Datapath, DatapathOptions, Remembered, Shared};
+use crate::datapath::{Datapath, DatapathOptions, Shared};
 use crate::polling::Polling;
 use crate::port::PortIo;
-use crate::share::{self, Share};
+use crate::share::Share;
 use crate::snapshot::{Published, Snapshot};
-use crate::sys::process;
 use crate::uplink::{RecvMeta, Uplink, UplinkTx};
+
+pub use self::command::{Command, FlowRow, Notice, PortReader};
 
 /// Bytes read from one port before its batch is carried to its end, where other sources wait for their turn: one
 /// super-frame, or a full burst of small frames.
@@ -38,72 +42,6 @@ const LONE_BUDGET: usize = 512 * 1024;
 const WAKE: Token = Token(usize::MAX);
 /// Uplink sockets have tokens from here on; ports use their index.
 const UPLINK: usize = 1 << 40;
-
-/// A port's reading half, and the descriptor to wait on.
-pub type PortReader = (Box<dyn PortIo + Send>, RawFd);
-
-/// What control may ask of a worker; each is answered so that control knows it is done.
-pub enum Command {
-    /// Read this port from now on.
-    AddPort {
-        /// Its index in the snapshot.
-        id: u32,
-        /// Its reading half.
-        rx: Box<dyn PortIo + Send>,
-        /// The descriptor to wait on.
-        fd: RawFd,
-        /// Answered when done.
-        done: Sender<io::Result<()>>,
-    },
-    /// Stop reading it and give it back. What it has read has gone its way by then.
-    RemovePort {
-        /// Its index.
-        id: u32,
-        /// Gets its reading half and descriptor.
-        done: Sender<io::Result<Option<PortReader>>>,
-    },
-    /// Read these sockets from now on, instead of those so far, and send by this way out. Sockets that go on being
-    /// read come again, as copies of their descriptors: what waits in them is not lost.
-    Uplinks {
-        /// The sockets and the way out.
-        io: WorkerIo,
-        /// Answered when done.
-        done: Sender<io::Result<()>>,
-    },
-    /// Tell the flows of the cache.
-    Flows {
-        /// Gets at most `limit` flows.
-        reply: Sender<Vec<FlowRow>>,
-        /// How many at most.
-        limit: usize,
-    },
-    /// End the thread.
-    Stop,
-}
-
-/// A flow as a worker remembers it.
-#[derive(Clone, Debug)]
-pub struct FlowRow {
-    /// The key.
-    pub key: policy::FlowKey,
-    /// The worker that remembers it.
-    pub worker: usize,
-    /// What is done with it.
-    pub remembered: Remembered,
-    /// Packets so far.
-    pub packets: u64,
-    /// Bytes so far.
-    pub bytes: u64,
-    /// Milliseconds since the last packet.
-    pub idle_ms: u64,
-}
-
-/// What a worker tells control without being asked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Notice {
-    /// Reading this port failed for good: its interface is gone.
-    PortGone(u32),
-}
 
 /// How a worker is made: its data path, and how it behaves toward other threads.
 #[derive(Clone, Copy, Debug)]
@@ -246,61 +184,6 @@ impl Worker {
         (begun && !self.ready.is_empty()) || self.setup.pending.load(Ordering::Acquire)
     }
 
-    /// Waits until there is something to do: awake for a moment where that pays ([`Polling`]), then asleep.
-    fn rest(&mut self, events: &mut Events, begun: bool) -> io::Result<()> {
-        let since = Instant::now();
-        let window = if begun && self.share.is_light() { self.polling.window(since) } else { Duration::ZERO };
-        if !window.is_zero() {
-            // Before others it would not let them have the processor.
-            self.go_first(false);
-            let until = self.poll_until(events, since, since + window)?;
-            self.setup.counters.polled_ns.add((until - since).as_nanos() as u64);
-            self.level(until);
-        }
-        if !self.has_work(begun) {
-            self.look(events, None)?;
-            self.setup.counters.wakeups.incr();
-        }
-        self.polling.found(since.elapsed());
-        Ok(())
-    }
-
-    /// Looks for something to do and offers the processor to others, in turn, until there is something to do, somebody
-    /// takes the processor, or the window ends. Returns when that was.
-    fn poll_until(&mut self, events: &mut Events, since: Instant, end: Instant) -> io::Result<Instant> {
-        let mut last = since;
-        loop {
-            self.look(events, Some(Duration::ZERO))?;
-            if self.has_work(true) {
-                return Ok(last);
-            }
-            std::thread::yield_now();
-            let now = Instant::now();
-            let away = now - last;
-            last = now;
-            if self.polling.taken(now, away) {
-                return Ok(now);
-            }
-            if now >= end {
-                self.polling.in_vain(now);
-                return Ok(now);
-            }
-        }
-    }
-
-    /// Puts what is readable into the ready ring; without a timeout, when something is.
-    fn look(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
-        match self.poll.poll(events, timeout) {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(()),
-            Err(e) => return Err(e),
-        }
-        for event in &*events {
-            self.enqueue(event.token());
-        }
-        Ok(())
-    }
-
     fn enqueue(&mut self, token: Token) {
         let queued = match token {
             WAKE => return,
@@ -339,31 +222,6 @@ impl Worker {
                     }
                 }
             }
-        }
-    }
-
-    /// Looks at what the thread has used lately, and takes on the priority that fits.
-    fn look_at_share(&mut self, now: Instant) {
-        let polled = Duration::from_nanos(self.setup.counters.polled_ns.get());
-        let used = process::thread_time().saturating_sub(polled);
-        self.share.look(now, used);
-        let known = &self.setup.counters.used_ns;
-        known.add((used.as_nanos() as u64).saturating_sub(known.get()));
-        self.level(now);
-    }
-
-    /// Goes before other threads when it has little to do, but not where it will poll.
-    fn level(&mut self, now: Instant) {
-        let first = self.share.is_light() && self.polling.window(now).is_zero();
-        self.go_first(first);
-    }
-
-    /// Goes before other threads, or is one among equals.
-    fn go_first(&mut self, first: bool) {
-        if self.setup.options.priority && self.first != first {
-            self.first = first;
-            // Without CAP_SYS_NICE it stays as it is.
-            let _ = process::set_nice(if first { share::LIGHT } else { share::BUSY });
         }
     }
 

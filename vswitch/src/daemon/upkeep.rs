@@ -54,7 +54,7 @@ impl Daemon {
     /// Does what is due.
     ///
     /// # Errors
-    /// When `vsw0` is gone: a new switch makes a new one, and takes up everything else.
+    /// When `vsw0` is gone, or a port has lost its reader: a new switch mends that, and takes up everything else.
     pub(super) fn look_after(&mut self) -> Result<(), DaemonError> {
         self.heed_notices()?;
         let now = Instant::now();
@@ -63,7 +63,7 @@ impl Daemon {
             self.sweep();
             self.sweep_flows();
             self.give_back_noted();
-            self.balance();
+            self.balance()?;
         }
         if now >= self.upkeep.host {
             self.upkeep.host = now + HOST;
@@ -103,7 +103,10 @@ impl Daemon {
     }
 
     /// Pods that wait for another on a busy worker get one with less to do.
-    fn balance(&mut self) {
+    ///
+    /// # Errors
+    /// When a port lost its reader on the way: a new switch reads it again.
+    fn balance(&mut self) -> Result<(), DaemonError> {
         let snapshot = self.switch.snapshot();
         let sample = |port: &Port| {
             let worker = self.switch.reader(port.id)?;
@@ -122,16 +125,19 @@ impl Daemon {
         for Move { port: id, to } in self.upkeep.balance.look(Instant::now(), self.switch.used(), &samples) {
             let Some(port) = snapshot.port(id) else { continue };
             let addresses: Vec<u128> = port.v4.into_iter().chain(port.v6).collect();
-            let moved = self.uplinks.place(&addresses, Some(to)).map_err(|e| chain(&e));
-            match moved.and_then(|placed| {
-                if placed { self.switch.move_port(id, to).map_err(|e| chain(&e)) } else { Ok(()) }
-            }) {
-                Ok(()) => {
-                    tracing::info!(port = %port.name, worker = to, "moved from a busy worker to another")
+            match self.uplinks.place(&addresses, Some(to)) {
+                Ok(true) => {}
+                // As many addresses have moved as the kernel's program may tell apart.
+                Ok(false) => continue,
+                Err(err) => {
+                    tracing::error!(port = %port.name, worker = to, err = %chain(&err), "move to another worker");
+                    continue;
                 }
-                Err(err) => tracing::error!(port = %port.name, worker = to, err, "move to another worker"),
             }
+            self.switch.move_port(id, to)?;
+            tracing::info!(port = %port.name, worker = to, "moved from a busy worker to another");
         }
+        Ok(())
     }
 
     /// A part of the connection table: what has expired gives its place and quota back.
