@@ -8,7 +8,8 @@
 //! for each way, and a bit for each way that was hit since the clock hand passed it last. A lookup reads that line
 //! and, on a match of the tag, one flow. When a bucket is full, a way of an old epoch is taken first, else the hand
 //! takes the first way that was not hit (second chance), so a flood of single-packet flows replaces itself and not
-//! the flows that carry traffic.
+//! the flows that carry traffic. And only a flow that was missed a moment ago displaces another: with far more flows than
+//! the cache holds, remembering each of them would write two or three cold lines for every packet and hit nothing.
 //!
 //! Never done here: allocation after `new`, clock reads, decisions.
 
@@ -48,6 +49,8 @@ struct Bucket {
     /// Bit per way: hit since the hand passed.
     hot: u8,
     hand: u8,
+    /// Tags of flows that would have displaced another, the latest first.
+    turned_away: [u16; 3],
 }
 
 const _: () = assert!(size_of::<Bucket>() == 64);
@@ -110,12 +113,17 @@ impl<A: Copy> FlowCache<A> {
         (matches != 0).then(|| &self.flows[bucket.index[matches.trailing_zeros() as usize] as usize])
     }
 
-    /// Remembers a decision. Replaces an older one about the same key and keeps its packet and byte counts.
-    pub fn put(&mut self, key: FlowKey, hash: u64, epoch: u64, action: A, now: u64) -> &mut Flow<A> {
+    /// Remembers a decision. Replaces an older one about the same key and keeps its packet and byte counts. None = it is
+    /// not remembered: another flow would have to go for one that was not missed before.
+    pub fn put(&mut self, key: FlowKey, hash: u64, epoch: u64, action: A, now: u64) -> Option<&mut Flow<A>> {
         let at = self.bucket(hash);
         let bucket = &mut self.buckets[at];
         let known = Self::known(bucket, &self.flows, &key, hash);
-        let way = known.unwrap_or_else(|| room(bucket, epoch));
+        let way = match known.or_else(|| vacant(bucket, epoch)) {
+            Some(way) => way,
+            None if returns(bucket, tag(hash)) => victim(bucket),
+            None => return None,
+        };
         let fresh = Flow { key, epoch, action, packets: 0, bytes: 0, last_ms: now };
         let index = if bucket.tag[way] == 0 {
             self.flows.push(fresh);
@@ -134,7 +142,7 @@ impl<A: Copy> FlowCache<A> {
         bucket.epoch[way] = epoch as u8;
         // A new flow must earn its second chance by a second packet.
         bucket.hot &= !(1 << way);
-        &mut self.flows[index]
+        Some(&mut self.flows[index])
     }
 
     /// Forgets every flow.
@@ -175,14 +183,24 @@ fn ways(bucket: &Bucket, tag: u16) -> u32 {
     mask
 }
 
-/// The way to give to a new flow: an empty one, one of another epoch, or the next that was not hit.
-fn room(bucket: &mut Bucket, epoch: u64) -> usize {
-    if let Some(way) = bucket.tag.iter().position(|&tag| tag == 0) {
-        return way;
+/// A way that nobody misses: an empty one, or one of another epoch.
+fn vacant(bucket: &Bucket, epoch: u64) -> Option<usize> {
+    let empty = bucket.tag.iter().position(|&tag| tag == 0);
+    empty.or_else(|| bucket.epoch.iter().position(|&low| low != epoch as u8))
+}
+
+/// Was this tag turned away a moment ago? If not, it is now.
+fn returns(bucket: &mut Bucket, tag: u16) -> bool {
+    let [latest, second, third] = bucket.turned_away;
+    let known = (latest == tag) | (second == tag) | (third == tag);
+    if !known {
+        bucket.turned_away = [tag, latest, second];
     }
-    if let Some(way) = bucket.epoch.iter().position(|&low| low != epoch as u8) {
-        return way;
-    }
+    known
+}
+
+/// The way of a full bucket to give to another flow: the next that was not hit.
+fn victim(bucket: &mut Bucket) -> usize {
     loop {
         let way = bucket.hand as usize % WAYS;
         bucket.hand = (bucket.hand + 1) % WAYS as u8;

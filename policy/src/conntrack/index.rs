@@ -41,6 +41,13 @@ impl Home {
         let tag = (hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u16;
         Self { buckets: [first, second], tag: tag.max(1) }
     }
+
+    /// The entry of a way of both buckets: those of the second follow those of the first.
+    #[inline]
+    pub(super) fn entry(&self, way: u32) -> u32 {
+        let [first, second] = self.buckets;
+        if way < WAYS as u32 { first * WAYS as u32 + way } else { second * WAYS as u32 + way - WAYS as u32 }
+    }
 }
 
 /// The tags of one bucket.
@@ -58,18 +65,16 @@ impl Tags<'_> {
     }
 
     /// The ways that carry `tag`, a bit each; with 0, those that may be free.
-    #[inline]
+    #[inline(always)]
     pub(super) fn matches(self, tag: u16) -> u32 {
         let splat = u64::from(tag) * ONES;
         let mut found = 0;
+        // Without a branch: which way it is, no processor can guess.
         for (i, word) in self.0.iter().enumerate() {
             let diff = word.load(Acquire) ^ splat;
             // A lane's top bit is set exactly where the lane of `diff` is zero.
-            let mut zero = !(((diff & LOW) + LOW) | diff | LOW);
-            while zero != 0 {
-                found |= 1 << (i * LANES + zero.trailing_zeros() as usize / 16);
-                zero &= zero - 1;
-            }
+            let zero = !(((diff & LOW) + LOW) | diff | LOW);
+            found |= gather(zero >> 15) << (i * LANES);
         }
         found
     }
@@ -93,6 +98,43 @@ impl Tags<'_> {
     }
 }
 
+/// The lowest bit of each lane, side by side; no other bit is set. Each product of a lane's bit with one of the factor's has
+/// a place of its own, and those of lane `i` with the `i`th from the top are the four lowest of the last 16.
+fn gather(lanes: u64) -> u32 {
+    (lanes.wrapping_mul(1 << 48 | 1 << 33 | 1 << 18 | 1 << 3) >> 48) as u32 & 0xf
+}
+
 fn place(way: usize) -> (usize, usize) {
     (way / LANES % TAG_WORDS, way % LANES * 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Against a look at each lane; few different tags, so that many lanes match.
+        #[test]
+        fn matches_names_the_lanes_with_the_tag(
+            lanes in prop::array::uniform16(prop_oneof![0u16..4, 0x7ffe..0x8002u16, any::<u16>()]),
+            tag in prop_oneof![0u16..4, 0x7ffe..0x8002u16, any::<u16>()],
+        ) {
+            let words: [AtomicU64; TAG_WORDS] = Default::default();
+            let tags = Tags(&words);
+            for (way, &lane) in lanes.iter().enumerate() {
+                tags.set(way, lane);
+            }
+            let naive = |tag: u16| (0..WAYS).filter(|&way| tags.get(way) == tag).map(|way| 1 << way).sum::<u32>();
+            prop_assert_eq!(tags.matches(tag), naive(tag));
+            prop_assert_eq!(tags.taken(), 0xffff & !naive(0));
+        }
+    }
+
+    #[test]
+    fn the_ways_of_both_buckets_are_told_apart() {
+        let home = Home { buckets: [7, 3], tag: 1 };
+        assert_eq!([0, 15, 16, 31].map(|way| home.entry(way)), [112, 127, 48, 63]);
+    }
 }

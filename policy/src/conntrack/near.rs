@@ -8,13 +8,13 @@ use std::ops::Deref;
 use std::sync::atomic::AtomicU64;
 
 use super::entry::ENTRY_WORDS;
-use super::index::{Home, TAG_WORDS, WAYS};
+use super::index::{Home, TAG_WORDS};
 use super::table::{Slot, Table};
 use super::tuple::Tuple;
 
 /// The two buckets in which a flow may stand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Near(Home);
+pub struct Near(pub(super) Home);
 
 /// The tags of a bucket, in memory.
 pub type TagWords = [AtomicU64; TAG_WORDS];
@@ -37,14 +37,8 @@ impl<M: Deref<Target = [AtomicU64]>> Table<M> {
     /// The entry that a lookup reads next, if the tags name one: the first, which nearly always is the flow's.
     #[inline]
     pub fn near_entry(&self, near: Near) -> Option<&EntryWords> {
-        near.0
-            .buckets
-            .iter()
-            .find_map(|bucket| {
-                let ways = self.tags(*bucket).matches(near.0.tag);
-                (ways != 0).then(|| self.entry(bucket * WAYS as u32 + ways.trailing_zeros()))?
-            })
-            .map(|entry| entry.0)
+        let ways = self.likely(near.0);
+        (ways != 0).then(|| self.entry(near.0.entry(ways.trailing_zeros())))?.map(|entry| entry.0)
     }
 
     /// The entry of a remembered flow.

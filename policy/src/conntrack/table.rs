@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicU64;
 use super::entry::{Control, ENTRY_WORDS, Entry, Epoch, Rules};
 use super::index::{Home, TAG_WORDS, Tags, WAYS};
 use super::layout::{Geometry, Layout};
+use super::near::Near;
 use super::quota::{self, Held, Limits, Opener};
 use super::state::State;
 use super::timeouts::{Tick, Timeouts};
@@ -120,12 +121,25 @@ impl<M: Deref<Target = [AtomicU64]>> Table<M> {
     /// What a packet is to the table, and the step it makes when it belongs to a flow. `epoch` is the caller's.
     #[inline]
     pub fn track(&self, tuple: &Tuple, transport: Transport, epoch: Epoch, now: Tick) -> Tracked {
+        self.track_near(self.near(tuple), tuple, transport, epoch, now)
+    }
+
+    /// [`track`](Self::track) for a caller that has asked where the tuple's flow would stand.
+    #[inline]
+    pub fn track_near(
+        &self,
+        near: Near,
+        tuple: &Tuple,
+        transport: Transport,
+        epoch: Epoch,
+        now: Tick,
+    ) -> Tracked {
         let new = || match transport::first(tuple, transport, self.config.pickup) {
             Some(_) => Tracked::New,
             None => Tracked::Invalid,
         };
         let (key, from_b) = tuple.key();
-        let Some((slot, control)) = self.find(&key, now) else { return new() };
+        let Some((slot, control)) = self.find(&key, near.0, now) else { return new() };
         let found = found(slot, control, from_b);
         match self.packet(slot, found.direction, transport, now) {
             Step::Pass => Tracked::Known(found),
@@ -139,7 +153,7 @@ impl<M: Deref<Target = [AtomicU64]>> Table<M> {
     #[inline]
     pub fn lookup(&self, tuple: &Tuple, now: Tick) -> Option<Found> {
         let (key, from_b) = tuple.key();
-        let (slot, control) = self.find(&key, now)?;
+        let (slot, control) = self.find(&key, self.home(&key), now)?;
         Some(found(slot, control, from_b))
     }
 
@@ -214,7 +228,7 @@ impl<M: Deref<Target = [AtomicU64]>> Table<M> {
             return None;
         }
         let (key, from_b) = quoted.key();
-        let (slot, control) = self.find(&key, now)?;
+        let (slot, control) = self.find(&key, self.home(&key), now)?;
         let found = found(slot, control, from_b);
         let state = control.state()?;
         let spoke = found.direction == Direction::Original || state.two_way();
@@ -284,21 +298,24 @@ impl<M: Deref<Target = [AtomicU64]>> Table<M> {
         (!self.config.timeouts.expired(state, created, last, now)).then_some(state)
     }
 
-    /// The live flow of `key`.
+    /// The ways of both buckets that carry the flow's tag, a bit each.
     #[inline]
-    fn find(&self, key: &Key, now: Tick) -> Option<(Slot, Control)> {
-        let home = self.home(key);
-        for bucket in home.buckets {
-            let mut ways = self.tags(bucket).matches(home.tag);
-            while ways != 0 {
-                let index = bucket * WAYS as u32 + ways.trailing_zeros();
-                ways &= ways - 1;
-                let Some(entry) = self.entry(index) else { continue };
-                let Some((control, identity)) = entry.identity() else { continue };
-                if identity.key == *key && !control.is_pending() && self.alive(entry, control, now).is_some()
-                {
-                    return Some((Slot { index, generation: control.generation() }, control));
-                }
+    pub(super) fn likely(&self, home: Home) -> u32 {
+        let [first, second] = home.buckets;
+        self.tags(first).matches(home.tag) | self.tags(second).matches(home.tag) << WAYS
+    }
+
+    /// The live flow of `key`, whose home is `home`.
+    #[inline]
+    fn find(&self, key: &Key, home: Home, now: Tick) -> Option<(Slot, Control)> {
+        let mut ways = self.likely(home);
+        while ways != 0 {
+            let index = home.entry(ways.trailing_zeros());
+            ways &= ways - 1;
+            let Some(entry) = self.entry(index) else { continue };
+            let Some((control, identity)) = entry.identity() else { continue };
+            if identity.key == *key && !control.is_pending() && self.alive(entry, control, now).is_some() {
+                return Some((Slot { index, generation: control.generation() }, control));
             }
         }
         None

@@ -40,6 +40,7 @@ use crate::snapshot::{GATEWAY_MAC, Peer, Port, PortKind, Snapshot};
 use crate::uplink::UplinkTx;
 
 pub use track::Remembered;
+use track::Sought;
 pub(crate) use track::{asked, asked_of, opened_by};
 
 /// How a worker's data path is made: how large its tables and pools are, and by which fast ways it goes.
@@ -274,9 +275,10 @@ impl Core {
     }
 
     fn port_packet(&mut self, snap: &Snapshot, port: &Port, packet: Looked, now_ms: u64) {
-        let Looked { mut frame, p, key, hash, .. } = packet;
+        let Looked { mut frame, p, key, hash, near } = packet;
         let (len, vnet) = (frame.len(), frame.vnet);
-        let action = self.decide(snap, Ingress::Port(port), &p, (&key, hash), frame.data(), (len, 1), now_ms);
+        let sought = Sought { key: &key, hash, near };
+        let action = self.decide(snap, Ingress::Port(port), &p, sought, frame.data(), (len, 1), now_ms);
         let pkt = Packet { p: &p, vnet, len, count: 1, hash };
         match action {
             Action::Port(id) => match snap.port(id) {

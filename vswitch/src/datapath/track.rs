@@ -10,7 +10,7 @@
 
 use encap::{Frag, Frame, Parsed};
 use policy::conntrack::{
-    Direction, Epoch, Found, OpenError, Opener, Opening, Rules, Slot, Step, Tick, Tracked, Transport,
+    Direction, Epoch, Found, Near, OpenError, Opener, Opening, Rules, Slot, Step, Tick, Tracked, Transport,
 };
 use policy::conntrack::{MTU_FLOOR_V4, MTU_FLOOR_V6, Tuple};
 use policy::model::{self, Packet as Asked};
@@ -35,6 +35,15 @@ pub struct Remembered {
     pub guarded: bool,
 }
 
+/// What a packet's flow is looked up by.
+pub(super) struct Sought<'a> {
+    pub(super) key: &'a FlowKey,
+    /// The key's.
+    pub(super) hash: u64,
+    /// Where the connection table would have it, if that was asked.
+    pub(super) near: Option<Near>,
+}
+
 /// A decision, and whether it may be remembered.
 struct Verdict {
     remembered: Remembered,
@@ -42,15 +51,14 @@ struct Verdict {
 }
 
 impl Core {
-    /// The action for a packet whose headers are in `head`; `(key, hash)` is its flow's. `count` packets of the wire,
-    /// together `len` bytes, are in it.
+    /// The action for a packet whose headers are in `head`. `count` packets of the wire, together `len` bytes, are in it.
     #[allow(clippy::too_many_arguments)] // all of it is the packet
     pub(super) fn decide(
         &mut self,
         snap: &Snapshot,
         from: Ingress<'_>,
         p: &Parsed,
-        (key, hash): (&FlowKey, u64),
+        Sought { key, hash, near }: Sought<'_>,
         head: &[u8],
         (len, count): (usize, u64),
         now_ms: u64,
@@ -77,9 +85,10 @@ impl Core {
             Some(r) => r,
             None => {
                 self.counters.flow_misses.add(count);
-                let verdict = self.verdict(snap, from, p, key, transport, now);
-                if verdict.lasting {
-                    let flow = self.flows.put(*key, hash, snap.epoch, verdict.remembered, now_ms);
+                let verdict = self.verdict(snap, from, p, (key, near), transport, now);
+                if verdict.lasting
+                    && let Some(flow) = self.flows.put(*key, hash, snap.epoch, verdict.remembered, now_ms)
+                {
                     flow.packets += count;
                     flow.bytes += len as u64;
                     flow.last_ms = now_ms;
@@ -101,7 +110,7 @@ impl Core {
         snap: &Snapshot,
         from: Ingress<'_>,
         p: &Parsed,
-        key: &FlowKey,
+        (key, near): (&FlowKey, Option<Near>),
         transport: Transport,
         now: Tick,
     ) -> Verdict {
@@ -118,7 +127,8 @@ impl Core {
         // Without policy nothing is dropped for its state.
         let unless_open = |reason| if guarded { Action::Drop(reason) } else { action };
         let (tuple, epoch) = (Tuple::from(key), Epoch::of(snap.epoch));
-        match self.conntrack.track(&tuple, transport, epoch, now) {
+        let near = near.unwrap_or_else(|| self.conntrack.near(&tuple));
+        match self.conntrack.track_near(near, &tuple, transport, epoch, now) {
             Tracked::Known(found) => {
                 if guarded
                     && epoch.newer(found.epoch)

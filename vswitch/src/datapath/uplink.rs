@@ -13,7 +13,7 @@ use encap::{Form, Frame, Mac, VnetHdr};
 
 use policy::FlowKey;
 
-use super::{Datapath, Packet, rewrite};
+use super::{Datapath, Packet, Sought, rewrite};
 use crate::counters::DropReason;
 use crate::events::ELSEWHERE;
 use crate::pipeline::{self, Action, Ingress, ethertype, flow_key};
@@ -237,8 +237,9 @@ impl super::Core {
         }
         let key = flow_key(Ingress::Peer(peer), &p);
         let hash = key.hash(&self.hash);
+        let sought = Sought { key: &key, hash, near: None };
         let action =
-            self.decide(snap, Ingress::Peer(peer), &p, (&key, hash), head.bytes(bufs), (len, count), now_ms);
+            self.decide(snap, Ingress::Peer(peer), &p, sought, head.bytes(bufs), (len, count), now_ms);
         let pkt = Packet { p: &p, vnet, len, count, hash };
         if let Some(from) = snap.peers.get(peer as usize) {
             let stats = &from.stats[self.index];
