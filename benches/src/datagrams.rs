@@ -97,7 +97,7 @@ fn burst(sender: &UdpSocket, size: usize, rate: Option<f64>, length: Duration) -
 }
 
 /// `ENOBUFS` on Linux.
-const NO_BUFFERS: i32 = 105;
+pub(crate) const NO_BUFFERS: i32 = 105;
 
 /// The highest rate, datagrams a second, at which at most 0.5 % of them are lost: halving between 0 and what arrives
 /// at overload times two, `length` at each step.

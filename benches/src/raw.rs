@@ -1,0 +1,188 @@
+//! IPv4 packets from and to a pod past its sockets: what leaves goes through a raw socket, what comes is read before the
+//! pod's own stack sees it. Many packets a call, so that a generator made of this costs less than what it measures.
+
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::ops::RangeInclusive;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use vswitch::lab::{Netns, within};
+use vswitch::sys::mmsg::{Message, RecvBatch, SendBatch};
+use vswitch::sys::sockopt;
+
+/// Packets a call.
+pub const BATCH: usize = 256;
+/// Bytes of each socket's buffers.
+const BUFFER: u32 = 8 << 20;
+/// Where an IPv4 header says what comes behind it.
+pub const PROTOCOL_AT: u32 = 9;
+/// As much of a packet as anybody here looks at.
+const SNAP: usize = 64;
+/// `ETH_P_IP`.
+const IPV4: u16 = 0x0800;
+/// `IPPROTO_RAW`: the IPv4 header comes from the caller; the kernel fills in length, identification and checksum.
+const HEADER_INCLUDED: i32 = 255;
+
+/// A pod's end.
+pub struct End {
+    addr: Ipv4Addr,
+    to: SocketAddr,
+    out: Socket,
+    tap: Socket,
+    sending: SendBatch,
+    receiving: RecvBatch,
+    buffers: Vec<[u8; SNAP]>,
+}
+
+impl End {
+    /// In `pod`, for packets to `to`; of those that come, `filter` (which starts at the IPv4 header) says which are read.
+    ///
+    /// # Errors
+    /// Without `CAP_NET_RAW`, or a route to `to`.
+    pub fn open(pod: &Netns, to: IpAddr, filter: &[SockFilter]) -> Result<End> {
+        let open = || -> io::Result<(SocketAddr, Socket, Socket)> {
+            let asking = UdpSocket::bind(("0.0.0.0", 0))?;
+            asking.connect((to, 9))?;
+            let out = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(HEADER_INCLUDED)))?;
+            let protocol = Protocol::from(i32::from(IPV4.to_be()));
+            let tap = Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol))?;
+            tap.attach_filter(filter)?;
+            Ok((asking.local_addr()?, out, tap))
+        };
+        let (own, out, tap) = within(pod.path(), open)?.context("raw sockets")?;
+        let IpAddr::V4(addr) = own.ip() else { anyhow::bail!("{to} is reached over IPv6") };
+        sockopt::set_buffers(out.as_fd(), BUFFER)?;
+        sockopt::set_buffers(tap.as_fd(), BUFFER)?;
+        Ok(End {
+            addr,
+            to: SocketAddr::new(to, 0),
+            out,
+            tap,
+            sending: SendBatch::new(BATCH),
+            receiving: RecvBatch::new(BATCH),
+            buffers: vec![[0; SNAP]; BATCH],
+        })
+    }
+
+    /// The pod's own address.
+    #[must_use]
+    pub fn addr(&self) -> Ipv4Addr {
+        self.addr
+    }
+
+    /// Hands each waiting packet to `each`, at most [`BATCH`] of them, after waiting at most `patience` for the first.
+    ///
+    /// # Errors
+    /// What the kernel says, other than that nothing waits.
+    pub fn receive(&mut self, patience: Duration, mut each: impl FnMut(&[u8])) -> io::Result<usize> {
+        let mut lengths = [0; BATCH];
+        let mut read = |end: &mut End| {
+            let buffers = end.buffers.iter_mut().map(|buffer| &mut buffer[..]);
+            match end.receiving.recv(end.tap.as_fd(), buffers, |i, got| lengths[i] = got.len.min(SNAP)) {
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => Ok(0),
+                other => other,
+            }
+        };
+        let mut count = read(self)?;
+        if count == 0 && !patience.is_zero() {
+            let wait = Timespec::try_from(patience).map_err(io::Error::other)?;
+            match poll(&mut [PollFd::new(&self.tap, PollFlags::IN)], Some(&wait)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(err) => return Err(err.into()),
+            }
+            count = read(self)?;
+        }
+        for (buffer, length) in self.buffers.iter().zip(lengths).take(count) {
+            each(&buffer[..length]);
+        }
+        Ok(count)
+    }
+
+    /// Sends `packets`, in order. One that the kernel has no room for is gone, as on a wire.
+    ///
+    /// # Errors
+    /// What the kernel says, other than that.
+    pub fn send<P: AsRef<[u8]>>(&mut self, packets: &[P]) -> io::Result<()> {
+        for some in packets.chunks(BATCH) {
+            let parts: Vec<[IoSlice<'_>; 1]> = some.iter().map(|p| [IoSlice::new(p.as_ref())]).collect();
+            let mut rest = &parts[..];
+            while !rest.is_empty() {
+                let messages = rest.iter().map(|parts| Message { dst: &self.to, parts, segment: 0 });
+                let taken = match self.sending.send(self.out.as_fd(), messages) {
+                    Ok(taken) => taken,
+                    Err(err) if err.kind() == io::ErrorKind::WouldBlock => 1,
+                    Err(err) if err.raw_os_error() == Some(crate::datagrams::NO_BUFFERS) => 1,
+                    Err(err) => return Err(err),
+                };
+                rest = &rest[taken.min(rest.len())..];
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The pods' own stacks do not see packets from or to some ports while this lives: they would answer with resets or errors.
+/// What [`End`] reads is read before.
+#[derive(Debug)]
+pub struct Deaf<'a> {
+    pod: &'a Netns,
+}
+
+impl<'a> Deaf<'a> {
+    /// Makes `pod` deaf to TCP and UDP from and to `ports`.
+    ///
+    /// # Errors
+    /// Without nftables.
+    pub fn to(pod: &'a Netns, ports: RangeInclusive<u16>) -> Result<Deaf<'a>> {
+        let ports = format!("{}-{}", ports.start(), ports.end());
+        pod.run_args(&[
+            "nft",
+            &format!(
+                "table ip deaf {{ chain in {{ type filter hook prerouting priority raw; th dport {ports} drop; \
+                 th sport {ports} drop; }}; }}"
+            ),
+        ])?;
+        Ok(Deaf { pod })
+    }
+}
+
+impl Drop for Deaf<'_> {
+    fn drop(&mut self) {
+        // It goes with the namespace at the latest.
+        let _ = self.pod.run("nft delete table ip deaf");
+    }
+}
+
+/// What a packet must have to be read: these bits of it, from the start of its IPv4 header.
+#[derive(Clone, Copy, Debug)]
+pub enum Field {
+    /// At this place a byte that is the last of these, under the other as a mask.
+    Byte(u32, u8, u8),
+    /// The same of 16 bits.
+    Half(u32, u16, u16),
+}
+
+/// The program that lets only packets through that have all of these.
+#[must_use]
+pub fn filter(fields: &[Field]) -> Vec<SockFilter> {
+    // Loads of a byte and of a half word, mask, comparison, return, as classic BPF numbers them.
+    let mut program = Vec::new();
+    for (i, field) in fields.iter().enumerate() {
+        let (load, at, mask, value) = match *field {
+            Field::Byte(at, mask, value) => (0x30, at, u32::from(mask), u32::from(value)),
+            Field::Half(at, mask, value) => (0x28, at, u32::from(mask), u32::from(value)),
+        };
+        program.push(SockFilter::new(load, 0, 0, at));
+        program.push(SockFilter::new(0x54, 0, 0, mask));
+        // Otherwise to the last instruction: past the fields that are left, three each, and the one that accepts.
+        let refuse = 3 * (fields.len() - 1 - i) + 1;
+        program.push(SockFilter::new(0x15, 0, u8::try_from(refuse).unwrap_or(u8::MAX), value));
+    }
+    program.push(SockFilter::new(0x06, 0, 0, u32::MAX));
+    program.push(SockFilter::new(0x06, 0, 0, 0));
+    program
+}
