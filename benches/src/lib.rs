@@ -16,6 +16,7 @@ pub mod iperf;
 pub mod label;
 pub mod levels;
 pub mod network;
+pub mod offloads;
 pub mod pods;
 pub mod policy;
 pub mod process;

@@ -19,6 +19,7 @@ use anyhow::Result;
 use vswitch::lab::{Bed, KernelPod, Netns, offloads_off};
 
 use crate::cubic::Allowed;
+use crate::offloads::Offloads;
 
 pub use flannel_udp::FlannelUdp;
 pub use kernel::Kernel;
@@ -60,6 +61,17 @@ pub trait Network {
     /// The pods with this number (0 to 2) and the next one.
     fn two(&self, from: usize) -> Pair<'_>;
 
+    /// A node whose `eth0` is the underlay, where there is more than one node.
+    fn underlay(&self) -> Option<&Netns>;
+
+    /// What its devices do for the kernel.
+    ///
+    /// # Errors
+    /// When one is gone.
+    fn offloads(&self) -> Result<Offloads> {
+        Offloads::of(self.underlay(), self.pair().from)
+    }
+
     /// The pods that are measured.
     fn pair(&self) -> Pair<'_> {
         self.two(0)
@@ -69,6 +81,11 @@ pub trait Network {
     fn beside(&self) -> Pair<'_> {
         self.two(2)
     }
+}
+
+/// The first node, if there is another.
+fn one_of_many(bed: &Bed) -> Option<&Netns> {
+    (bed.nodes.len() > 1).then(|| &bed.nodes[0])
 }
 
 /// Makes the underlay of `bed` one that takes no super-frames, as NICs without tunnel offload are.

@@ -16,6 +16,7 @@ use crate::cubic::Allowed;
 use crate::iperf::{self, Load, Run};
 use crate::levels::Levels;
 use crate::network::Pair;
+use crate::offloads::Offloads;
 use crate::process::{Busy, Memory};
 use crate::rows::Goal;
 use crate::stats::{Ratio, mean, ratio};
@@ -38,6 +39,8 @@ const POD_KIB: Levels = Levels::with_record(Goal::AtMost(64.0, 24.0), 8.0);
 /// What was measured.
 #[derive(Debug, Serialize)]
 pub struct Figures {
+    /// What the devices under it do for the kernel.
+    pub offloads: Offloads,
     /// Memory of keeper and switch before the first pod.
     pub empty: Memory,
     /// By number of pods.
@@ -97,7 +100,8 @@ pub fn run(programs: &Programs, stop: &Stop, cubic: &Allowed, pairs: usize, seco
             point.runs.push(runs);
         }
     }
-    Ok(Figures { empty, points, after: Memory::of(many.daemon()?)? })
+    let offloads = Offloads::of(None, many.pair()?.from)?;
+    Ok(Figures { offloads, empty, points, after: Memory::of(many.daemon()?)? })
 }
 
 impl Point {
@@ -181,7 +185,7 @@ impl Figures {
         text
     }
 
-    /// The charts, each with the stem of its file's name. The subtitle is the caller's to fill in.
+    /// The charts, each with the stem of its file's name. The subtitle says what devices there are; the rest is the caller's.
     #[must_use]
     pub fn charts(&self) -> Vec<(&'static str, Chart)> {
         let series = |name: &str, of: &dyn Fn(&Point) -> Option<f64>| {
@@ -194,7 +198,7 @@ impl Figures {
         });
         let chart = |title: &str, y_label: &str, x_log: bool, series: Vec<Series>| Chart {
             title: title.to_owned(),
-            subtitle: String::new(),
+            subtitle: self.offloads.to_string(),
             x_label: "pods on the node, all but two idle".to_owned(),
             y_label: y_label.to_owned(),
             x_log,
@@ -289,7 +293,8 @@ mod tests {
             runs: vec![[run(10.0), run(10.0 * throughput)]; 2],
         };
         let points = vec![point(2, kib[1]), point(250, kib[2])];
-        Figures { empty: memory(kib[0]), points, after: memory(kib[1]) }
+        let offloads = Offloads { underlay: None, pods: Vec::new() };
+        Figures { offloads, empty: memory(kib[0]), points, after: memory(kib[1]) }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::chart::Chart;
 use crate::cni::Timings;
+use crate::offloads::{self, Offloads};
 use crate::rows::{Bench, Goal, Line};
 use crate::scenario::Run;
 use crate::stats::{mean, quantile, ratio};
@@ -35,6 +36,8 @@ pub struct Measured {
     pub lower_is_better: bool,
     /// Whether it is what it must be; true where nothing is asked.
     pub met: bool,
+    /// What the devices under A and under B do for the kernel.
+    pub offloads: [Offloads; 2],
     /// TCP segments sent again by A and by B.
     pub retransmits: [u64; 2],
     /// Share of all processors that the hypervisor took, the worse of both sides' means.
@@ -44,7 +47,7 @@ pub struct Measured {
 impl Measured {
     /// Reads one line off the runs of its row.
     #[must_use]
-    pub fn new(bench: &Bench, line: &Line, [a, b]: &[Vec<Run>; 2]) -> Measured {
+    pub fn new(bench: &Bench, line: &Line, [a, b]: &[Vec<Run>; 2], offloads: &[Offloads; 2]) -> Measured {
         let values = |runs: &[Run]| -> Vec<f64> {
             runs.iter().map(|run| run.values.get(line.value).copied().unwrap_or(f64::NAN)).collect()
         };
@@ -69,6 +72,7 @@ impl Measured {
             target: line.goal.bounds().map(|(_, target)| target),
             lower_is_better: matches!(line.goal, Goal::AtMost(..)),
             met,
+            offloads: offloads.clone(),
             retransmits: [again(a), again(b)],
             steal: steal(a).max(steal(b)),
         }
@@ -121,9 +125,10 @@ impl Comparison {
         charts.extend(self.pods.iter().flat_map(crate::pods::Figures::charts));
         charts.extend(self.routes.iter().flat_map(crate::routes::Figures::charts));
         for (_, chart) in &mut charts {
+            // What is there by now is the state of its devices' offloads.
             chart.subtitle = format!(
-                "Linux {}, {} processors, veth underlay with offloads, commit {}",
-                self.kernel, self.cpus, self.commit
+                "Linux {}, {} processors, {}, commit {}",
+                self.kernel, self.cpus, chart.subtitle, self.commit
             );
         }
         charts
@@ -143,6 +148,10 @@ impl Comparison {
         );
         for row in &self.rows {
             text.push_str(&line(row));
+        }
+        if !self.rows.is_empty() {
+            text.push_str("\noffloads that are on\n");
+            text.push_str(&offloads::summary(self.rows.iter().map(|row| (row.row, &row.offloads))));
         }
         if let Some(cni) = &self.cni {
             text.push_str(&cni_lines(cni));

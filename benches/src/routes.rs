@@ -22,6 +22,7 @@ use crate::exchange::{RoundTrips, connects, round_trip};
 use crate::iperf::{self, Load, Run};
 use crate::levels::Levels;
 use crate::network::Pair;
+use crate::offloads::Offloads;
 use crate::rows::Goal;
 use crate::stats::{Ratio, mean, ratio};
 
@@ -35,6 +36,8 @@ const GOAL: Levels = Levels::of(Goal::AtLeast(0.97, 0.99));
 /// What was measured.
 #[derive(Debug, Serialize)]
 pub struct Figures {
+    /// What the devices under it do for the kernel.
+    pub offloads: Offloads,
     /// By number of routes.
     pub points: Vec<Point>,
 }
@@ -85,7 +88,8 @@ pub fn run(programs: &Programs, stop: &Stop, cubic: &Allowed, pairs: usize, seco
         }
         points.push(point);
     }
-    Ok(Figures { points })
+    let offloads = Offloads::of(one.lab.bed.nodes.first(), one.pair().from)?;
+    Ok(Figures { offloads, points })
 }
 
 impl Point {
@@ -165,7 +169,7 @@ impl Figures {
         text
     }
 
-    /// The charts, each with the stem of its file's name. The subtitle is the caller's to fill in.
+    /// The charts, each with the stem of its file's name. The subtitle says what devices there are; the rest is the caller's.
     #[must_use]
     pub fn charts(&self) -> Vec<(&'static str, Chart)> {
         let series = |name: &str, of: fn(&Point) -> Option<Ratio>| {
@@ -178,7 +182,7 @@ impl Figures {
         };
         let chart = Chart {
             title: "Two pods of a node that knows many routes".to_owned(),
-            subtitle: String::new(),
+            subtitle: self.offloads.to_string(),
             x_label: "routes in the switch's table".to_owned(),
             y_label: "relative to one route".to_owned(),
             x_log: true,
@@ -201,7 +205,7 @@ struct Routed {
     pods: [Attached; 2],
     loaded: Duration,
     _router: Router,
-    _lab: Lab,
+    lab: Lab,
 }
 
 impl Routed {
@@ -227,7 +231,7 @@ impl Routed {
         })?;
         until("all routes in the switch's table", stop, || Ok(known(daemon)? >= routes))?;
         let loaded = began.elapsed();
-        Ok(Routed { pods, loaded, _router: router, _lab: lab })
+        Ok(Routed { pods, loaded, _router: router, lab })
     }
 
     fn pair(&self) -> Pair<'_> {
@@ -296,6 +300,7 @@ mod tests {
             Seen { run, rtt_us: [rtt; 2], connects: 1000.0 }
         };
         let figures = |gbit_s, rtt| Figures {
+            offloads: Offloads { underlay: None, pods: Vec::new() },
             points: vec![Point {
                 routes: 1000,
                 loaded_s: 0.1,

@@ -147,6 +147,7 @@ fn measure(
     stop: &Stop,
 ) -> anyhow::Result<Vec<Measured>> {
     eprintln!("{}: {}", bench.id, bench.lines.first().map_or("", |line| line.title));
+    let offloads = [networks[0].offloads()?, networks[1].offloads()?];
     let mut runs: [Vec<Run>; 2] = [Vec::new(), Vec::new()];
     for pair in 0..pairs {
         for side in if pair % 2 == 0 { [0, 1] } else { [1, 0] } {
@@ -157,7 +158,7 @@ fn measure(
             runs[side].push(run);
         }
     }
-    Ok(bench.lines.iter().map(|line| Measured::new(bench, line, &runs)).collect())
+    Ok(bench.lines.iter().map(|line| Measured::new(bench, line, &runs, &offloads)).collect())
 }
 
 /// The names that `--rows` takes.

@@ -75,6 +75,10 @@ impl Network for FlannelUdp {
     fn two(&self, from: usize) -> Pair<'_> {
         Pair::of(&self.pods, from)
     }
+
+    fn underlay(&self) -> Option<&Netns> {
+        super::one_of_many(&self.bed)
+    }
 }
 
 /// A node's proxy. Dropped: its thread ends, and `flannel0` goes with it.

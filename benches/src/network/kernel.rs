@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use anyhow::Result;
-use vswitch::lab::{Bed, KernelNode, KernelPod, Shape, Wire};
+use vswitch::lab::{Bed, KernelNode, KernelPod, Netns, Shape, Wire};
 
 use super::{Network, Pair};
 
@@ -59,5 +59,9 @@ impl Kernel {
 impl Network for Kernel {
     fn two(&self, from: usize) -> Pair<'_> {
         Pair::of(&self.pods, from)
+    }
+
+    fn underlay(&self) -> Option<&Netns> {
+        super::one_of_many(&self.bed)
     }
 }

@@ -1,7 +1,7 @@
 //! Ours: real daemons, pods attached by the real plugin.
 
 use anyhow::Result;
-use vswitch::lab::{Attached, Lab, Options, Programs, Shape, Stop, TunnelKind};
+use vswitch::lab::{Attached, Lab, Netns, Options, Programs, Shape, Stop, TunnelKind};
 
 use super::{Network, Pair};
 
@@ -52,5 +52,9 @@ impl Network for Ours {
     fn two(&self, from: usize) -> Pair<'_> {
         let [near, far] = [&self.pods[from], &self.pods[from + 1]];
         Pair { from: &near.netns, far: &far.netns, to: far.v4 }
+    }
+
+    fn underlay(&self) -> Option<&Netns> {
+        super::one_of_many(&self.lab.bed)
     }
 }

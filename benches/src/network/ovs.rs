@@ -76,6 +76,10 @@ impl Network for Ovs {
         let [near, far] = [&self.pods[from], &self.pods[from + 1]];
         Pair { from: &near.netns, far: &far.netns, to: far.v4 }
     }
+
+    fn underlay(&self) -> Option<&Netns> {
+        super::one_of_many(&self.bed)
+    }
 }
 
 /// A node's daemons; the switch ends before its database.

@@ -60,6 +60,10 @@ impl Network for WireGuard {
     fn two(&self, from: usize) -> Pair<'_> {
         Pair::of(&self.pods, from)
     }
+
+    fn underlay(&self) -> Option<&Netns> {
+        super::one_of_many(&self.bed)
+    }
 }
 
 /// A node's wireguard-go; `wg0` goes with it.
