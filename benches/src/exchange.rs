@@ -82,7 +82,8 @@ fn connect(to: IpAddr) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-fn exchange(stream: &mut TcpStream) -> std::io::Result<()> {
+/// A byte there and back.
+pub(crate) fn exchange(stream: &mut TcpStream) -> std::io::Result<()> {
     stream.write_all(b"?")?;
     stream.read_exact(&mut [0])
 }

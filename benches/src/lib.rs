@@ -26,4 +26,5 @@ pub mod reroute;
 pub mod routes;
 pub mod rows;
 pub mod scenario;
+pub mod slices;
 pub mod stats;

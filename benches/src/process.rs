@@ -59,6 +59,14 @@ impl Busy {
     }
 }
 
+/// Seconds of processor time that a node's processes have used so far.
+///
+/// # Errors
+/// When one of them is gone.
+pub fn ran(daemon: &Daemon) -> Result<f64> {
+    Ok(threads(&pids(daemon)?)?.values().map(|[ran, _]| *ran as f64 / 1e9).sum())
+}
+
 /// Nanoseconds run and voluntary switches of each thread.
 type Threads = BTreeMap<u32, [u64; 2]>;
 

@@ -113,6 +113,7 @@ impl Comparison {
     #[must_use]
     pub fn met(&self) -> bool {
         self.rows.iter().all(|row| row.met)
+            && self.policy.as_ref().is_none_or(crate::policy::Figures::met)
             && self.pods.as_ref().is_none_or(crate::pods::Figures::met)
             && self.routes.as_ref().is_none_or(crate::routes::Figures::met)
     }
