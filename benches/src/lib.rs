@@ -11,6 +11,7 @@ pub mod cpu;
 pub mod cubic;
 pub mod datagrams;
 pub mod exchange;
+pub mod flows;
 pub mod handshakes;
 pub mod iperf;
 pub mod label;

@@ -100,6 +100,8 @@ pub struct Comparison {
     pub pods: Option<crate::pods::Figures>,
     /// Routes on a node.
     pub routes: Option<crate::routes::Figures>,
+    /// Concurrent flows.
+    pub flows: Option<crate::flows::Figures>,
     /// Milliseconds from a label's change to the first packet it admits.
     pub label: Option<Vec<f64>>,
     /// A router's large table.
@@ -116,6 +118,7 @@ impl Comparison {
             && self.policy.as_ref().is_none_or(crate::policy::Figures::met)
             && self.pods.as_ref().is_none_or(crate::pods::Figures::met)
             && self.routes.as_ref().is_none_or(crate::routes::Figures::met)
+            && self.flows.as_ref().is_none_or(crate::flows::Figures::met)
     }
 
     /// A chart of each curve, with the name of its file.
@@ -125,6 +128,7 @@ impl Comparison {
         charts.extend(self.policy.iter().flat_map(crate::policy::Figures::charts));
         charts.extend(self.pods.iter().flat_map(crate::pods::Figures::charts));
         charts.extend(self.routes.iter().flat_map(crate::routes::Figures::charts));
+        charts.extend(self.flows.iter().flat_map(crate::flows::Figures::charts));
         for (_, chart) in &mut charts {
             // What is there by now is the state of its devices' offloads.
             chart.subtitle = format!(
@@ -162,6 +166,7 @@ impl Comparison {
         }
         text.extend(self.pods.as_ref().map(crate::pods::Figures::table));
         text.extend(self.routes.as_ref().map(crate::routes::Figures::table));
+        text.extend(self.flows.as_ref().map(crate::flows::Figures::table));
         if let Some(times) = &self.label {
             let _ = writeln!(
                 text,

@@ -11,10 +11,10 @@ use vswitch_benches::network::Network;
 use vswitch_benches::report::{Comparison, Measured};
 use vswitch_benches::rows::{self, Bench};
 use vswitch_benches::scenario::Run;
-use vswitch_benches::{bgp, cni, label, pods, policy, reroute, routes};
+use vswitch_benches::{bgp, cni, flows, label, pods, policy, reroute, routes};
 
 /// What is measured beside [`rows::ALL`].
-const OTHERS: [&str; 7] = ["cni", "policy", "pods", "routes", "label", "bgp", "reroute"];
+const OTHERS: [&str; 8] = ["cni", "policy", "pods", "routes", "flows", "label", "bgp", "reroute"];
 
 /// Compares pod networks in interleaved pairs. Needs root.
 #[derive(Debug, Parser)]
@@ -79,6 +79,7 @@ fn compare(args: &Args) -> anyhow::Result<Comparison> {
         policy: None,
         pods: None,
         routes: None,
+        flows: None,
         label: None,
         bgp: None,
         reroute: None,
@@ -110,6 +111,10 @@ fn compare(args: &Args) -> anyhow::Result<Comparison> {
     if wanted("routes", false) {
         eprintln!("routes: 1 to 100,000");
         comparison.routes = Some(routes::run(&programs, &stop, &cubic, pairs, seconds)?);
+    }
+    if wanted("flows", false) {
+        eprintln!("flows: 1,000 to 1,000,000");
+        comparison.flows = Some(flows::run(&programs, &stop, pairs, seconds)?);
     }
     if wanted("label", false) {
         eprintln!("label: a change felt by packets");
