@@ -106,6 +106,15 @@ impl Figures {
                 if point.rules == 1 { "  noise" } else { "" }
             );
         }
+        let stalls =
+            self.curve.iter().map(|point| point.stalls).fold([0; 2], |[a, b], [c, d]| [a + c, b + d]);
+        if stalls != [0; 2] {
+            let [one, many] = stalls;
+            let _ = writeln!(
+                text,
+                "  streams that stood still when looked at: {one} times with 1 rule, {many} with more"
+            );
+        }
         let [throughput, rtt] = self.kept();
         let _ = writeln!(
             text,

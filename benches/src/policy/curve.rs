@@ -21,7 +21,7 @@ use crate::stats::{Ratio, ratio};
 /// Rule counts; the first is what the others are held against.
 pub(super) const RULES: [usize; 4] = [1, 100, 10_000, 100_000];
 /// Pairs of looks with the rules one way, and as many the other way.
-const LOOKS: usize = 200;
+const LOOKS: usize = 120;
 const STREAM: Duration = Duration::from_millis(50);
 const ROUND_TRIPS: Duration = Duration::from_millis(30);
 /// The same of connections, each of which is its own.
@@ -46,28 +46,34 @@ pub struct Point {
     pub rtt_us: Vec<Mirrored>,
     /// Connections a second.
     pub connects: Vec<Mirrored>,
+    /// Looks at streams in which nothing arrived: with one rule, and with this many.
+    pub stalls: [usize; 2],
 }
 
 /// Measures all points.
 pub(super) fn run(programs: &Programs, stop: &Stop, cubic: &Allowed) -> Result<Vec<Point>> {
     let build = || Ours::build(programs, stop, cubic, RULES[0]);
     let mut labs = [build()?, build()?];
-    let streams = [Stream::open(labs[0].pair())?, Stream::open(labs[1].pair())?];
+    let mut streams = [Stream::open(labs[0].pair())?, Stream::open(labs[1].pair())?];
     let mut exchanges = [Exchange::open(labs[0].pair())?, Exchange::open(labs[1].pair())?];
     RULES
         .iter()
         .map(|&rules| {
-            let mut halves = Vec::new();
+            let (mut halves, mut stalls) = (Vec::new(), [0; 2]);
             for many in [1, 0] {
                 labs[many].rules(rules)?;
                 labs[1 - many].rules(RULES[0])?;
                 std::thread::sleep(QUIET);
                 // Which lab has one rule, and which has many.
                 let lab = |side: usize| if side == 0 { 1 - many } else { many };
+                let before = streams.each_ref().map(Stream::stalls);
                 let stream = alternate(LOOKS, |side| {
                     stop.check()?;
                     streams[lab(side)].slice(STREAM, || labs[lab(side)].ran())
                 })?;
+                for side in [0, 1] {
+                    stalls[side] += streams[lab(side)].stalls() - before[lab(side)];
+                }
                 let part = |of: usize| stream.iter().map(|[a, b]| [a[of], b[of]]).collect::<Vec<_>>();
                 let rtt_us = alternate(LOOKS, |side| {
                     stop.check()?;
@@ -89,6 +95,7 @@ pub(super) fn run(programs: &Programs, stop: &Stop, cubic: &Allowed) -> Result<V
                 cpu_s_per_gb: mirrored(1),
                 rtt_us: mirrored(2),
                 connects: mirrored(3),
+                stalls,
             })
         })
         .collect()
