@@ -1,6 +1,8 @@
 //! From what is known about the node to the tables a packet meets: pure and infallible.
 //!
-//! The full compile is the only way tables come into being. 250 pods and as many peers take well under a millisecond.
+//! The full compile is the only way tables come into being. 250 pods and as many peers take well under a millisecond;
+//! with 100,000 routes it is tens of them, so what it was made from is remembered ([`Origin`]), and a change of policy
+//! alone makes no routes.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +19,7 @@ use crate::snapshot::{
 };
 
 /// What is known about this node.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeFacts {
     /// Addresses of the whole cluster's pods.
     pub cluster_cidrs: Vec<IpNet>,
@@ -65,6 +67,35 @@ pub struct PeerFacts {
     pub whole: bool,
     /// Its counters.
     pub stats: PeerStatsBlocks,
+}
+
+/// What tables were made from.
+pub struct Origin {
+    node: NodeFacts,
+    peers: Vec<Arc<PeerFacts>>,
+    ports: Vec<Option<Arc<Port>>>,
+}
+
+impl Origin {
+    /// Of the tables that [`compile`] makes from these.
+    #[must_use]
+    pub fn new(node: &NodeFacts, peers: &[Arc<PeerFacts>], ports: &[Option<Arc<Port>>]) -> Origin {
+        Origin { node: node.clone(), peers: peers.to_vec(), ports: ports.to_vec() }
+    }
+
+    /// Would the same tables come of these? Peers and ports are compared by pointer.
+    #[must_use]
+    pub fn is(&self, node: &NodeFacts, peers: &[Arc<PeerFacts>], ports: &[Option<Arc<Port>>]) -> bool {
+        let same_port = |(a, b): (&Option<Arc<Port>>, &Option<Arc<Port>>)| match (a, b) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        self.node == *node
+            && (self.peers.len(), self.ports.len()) == (peers.len(), ports.len())
+            && self.peers.iter().zip(peers).all(|(a, b)| Arc::ptr_eq(a, b))
+            && self.ports.iter().zip(ports).all(same_port)
+    }
 }
 
 /// The tables.

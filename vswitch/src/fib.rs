@@ -11,6 +11,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use ipnet::IpNet;
 
 /// Where a route leads.
@@ -30,16 +32,16 @@ pub enum NextHop {
     Blackhole,
 }
 
-/// The table.
-#[derive(Debug)]
+/// The table. A clone is the same memory.
+#[derive(Clone, Debug)]
 pub struct Fib {
-    routes: Vec<(IpNet, NextHop)>,
+    routes: Arc<[(IpNet, NextHop)]>,
     /// For each /16, the index of the range that holds its first address; then the last range.
-    chunk: Vec<u32>,
-    start4: Vec<u32>,
-    hop4: Vec<Option<NextHop>>,
-    start6: Vec<u128>,
-    hop6: Vec<Option<NextHop>>,
+    chunk: Arc<[u32]>,
+    start4: Arc<[u32]>,
+    hop4: Arc<[Option<NextHop>]>,
+    start6: Arc<[u128]>,
+    hop6: Arc<[Option<NextHop>]>,
 }
 
 const MAPPED: u128 = 0xffff_0000_0000;
@@ -74,7 +76,7 @@ impl Fib {
         }
         let (start4, hop4): (Vec<u32>, Vec<_>) =
             flatten(v4, u128::from(u32::MAX)).into_iter().map(|(start, hop)| (start as u32, hop)).unzip();
-        let (start6, hop6) = flatten(v6, u128::MAX).into_iter().unzip();
+        let (start6, hop6): (Vec<u128>, Vec<_>) = flatten(v6, u128::MAX).into_iter().unzip();
         let mut chunk = Vec::with_capacity((1 << 16) + 1);
         let mut range = 0;
         for first in (0..1u32 << 16).map(|net| net << 16) {
@@ -84,7 +86,14 @@ impl Fib {
             chunk.push(range as u32);
         }
         chunk.push(start4.len() as u32 - 1);
-        Self { routes, chunk, start4, hop4, start6, hop6 }
+        Self {
+            routes: routes.into(),
+            chunk: chunk.into(),
+            start4: start4.into(),
+            hop4: hop4.into(),
+            start6: start6.into(),
+            hop6: hop6.into(),
+        }
     }
 
     /// The next hop of the longest prefix that holds `addr` (IPv4 as `::ffff:a.b.c.d`), or `None` without a route.

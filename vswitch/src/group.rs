@@ -28,7 +28,7 @@ struct Member {
 }
 
 /// The groups of a snapshot, each once.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Groups {
     key: HashKey,
     all: Vec<Box<[Member]>>,

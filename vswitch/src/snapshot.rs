@@ -129,6 +129,7 @@ pub struct Node {
 }
 
 /// Everything a packet meets.
+#[derive(Clone)]
 pub struct Snapshot {
     /// Grows by one with each publication; stamps flow cache entries.
     pub epoch: u64,

@@ -83,6 +83,8 @@ struct Manifest {
     fresh: bool,
     /// Which of them count, of those that several places have; as of the last merge.
     counts: Vec<bool>,
+    /// Those of its objects that are in force, where that is known: what the kept copy has of it.
+    in_force: Option<Arc<[Arc<Value>]>>,
     /// Why the version there is now could not.
     error: Option<FileError>,
 }
@@ -121,7 +123,7 @@ struct Kept<V> {
 #[derive(Debug)]
 pub struct Copy {
     state: PathBuf,
-    files: BTreeMap<String, Vec<Arc<Value>>>,
+    files: BTreeMap<String, Arc<[Arc<Value>]>>,
 }
 
 impl Copy {
@@ -232,7 +234,7 @@ impl Manifests {
     fn replace(&mut self) -> bool {
         let mut changed = false;
         for file in self.files.values_mut().filter(|file| file.fresh) {
-            file.fresh = false;
+            (file.fresh, file.in_force) = (false, None);
             for (item, _) in file.items.iter().zip(&file.counts).filter(|(_, counts)| **counts) {
                 if let Item::Known { key, source, object } = item {
                     changed |= self.objects.put(key.clone(), Arc::clone(source), object.clone());
@@ -248,8 +250,8 @@ impl Manifests {
         let mut changed = false;
         for (name, file) in &mut self.files {
             let path = self.dir.join(name);
-            file.counts.clear();
-            file.fresh = false;
+            let counted = std::mem::take(&mut file.counts);
+            let mut same = !std::mem::take(&mut file.fresh);
             if let Some(error) = &file.error {
                 problems.push(Problem::File { path: path.clone(), error: error.clone() });
             }
@@ -261,6 +263,7 @@ impl Manifests {
                             free.insert(name);
                             counts = true;
                             if !self.objects.has(key, source) {
+                                same = false;
                                 changed |= self.objects.put(key.clone(), Arc::clone(source), object.clone());
                             }
                         }
@@ -277,6 +280,9 @@ impl Manifests {
                     }),
                 }
                 file.counts.push(counts);
+            }
+            if !same || file.counts != counted {
+                file.in_force = None;
             }
         }
         let gone: Vec<Key> = self.objects.keys().filter(|key| !owners.contains_key(key)).cloned().collect();
@@ -297,15 +303,18 @@ impl Manifests {
     /// [`Manifests::kept`].
     pub fn copy(&mut self) -> Copy {
         self.stale = false;
-        let of = |file: &Manifest| {
-            let counting = file.items.iter().zip(&file.counts).filter(|(_, counts)| **counts);
-            let good = counting.filter_map(|(item, _)| match item {
-                Item::Known { key, .. } => self.objects.source(key).cloned(),
-                Item::Unknown { .. } => None,
+        let mut files = BTreeMap::new();
+        for (name, file) in &mut self.files {
+            let in_force = file.in_force.get_or_insert_with(|| {
+                let counting = file.items.iter().zip(&file.counts).filter(|(_, counts)| **counts);
+                let good = counting.filter_map(|(item, _)| match item {
+                    Item::Known { key, .. } => self.objects.source(key).cloned(),
+                    Item::Unknown { .. } => None,
+                });
+                good.collect()
             });
-            good.collect()
-        };
-        let files = self.files.iter().map(|(name, file)| (name.clone(), of(file))).collect();
+            files.insert(name.clone(), Arc::clone(in_force));
+        }
         Copy { state: self.state.clone(), files }
     }
 

@@ -83,7 +83,7 @@ impl Objects {
     /// The world these objects make with the pods attached here, and what of it is not as written (beside
     /// [`Objects::problems`]). What did not change since the last call is the same allocation.
     ///
-    /// An attached pod has the labels and ports of the Pod object of its name, if there is one, else none; a namespace
+    /// Host endpoints come after all pods. An attached pod has the labels and ports of the Pod object of its name, if there is one, else none; a namespace
     /// or service account without an object has no labels but its name.
     pub fn world(&mut self, local: &[LocalPod], node: &NodeAddrs) -> (World, Vec<Problem>) {
         let (changed, moved) = (std::mem::take(&mut self.changed), std::mem::take(&mut self.moved));
@@ -182,8 +182,14 @@ impl Objects {
             tiers.insert(Arc::clone(&tier.name), Arc::clone(tier));
         }
         let mut missing = BTreeMap::new();
+        let mut there: Option<&Arc<str>> = None;
         for policy in policies {
-            if !tiers.contains_key(&policy.tier) {
+            // Neighbours nearly always are of one tier.
+            if there.is_some_and(|tier| Arc::ptr_eq(tier, &policy.tier) || *tier == policy.tier) {
+                continue;
+            }
+            there = tiers.contains_key(&policy.tier).then_some(&policy.tier);
+            if there.is_none() {
                 problems.push(Problem::NoTier { policy: policy.id.clone(), tier: Arc::clone(&policy.tier) });
                 let name = Arc::clone(&policy.tier);
                 let before = self.made.missing.get(&name).cloned();

@@ -146,6 +146,15 @@ impl Identities {
         &self.ports
     }
 
+    /// The labels of those the identity stands for.
+    pub(super) fn labels(&self, id: Identity) -> Vec<&Labels> {
+        match &self.slots[id as usize].0 {
+            Slot::Free => Vec::new(),
+            Slot::Member((labels, _)) => vec![labels],
+            Slot::Composite(members) => members.iter().flat_map(|m| self.labels(*m)).collect(),
+        }
+    }
+
     /// Does the selector select one of those the identity stands for?
     pub(super) fn matches(&self, id: Identity, selector: &Selector) -> bool {
         match &self.slots[id as usize].0 {

@@ -169,7 +169,8 @@ impl Guard {
     /// Host endpoints of this node: those with an address of it.
     fn hosts(&self) -> impl Iterator<Item = EndpointId> {
         let own = |addrs: &[IpAddr]| addrs.iter().any(|a| self.node.addrs.contains(a));
-        let hosts = self.world.endpoints.iter().filter(|e| matches!(e.id, EndpointId::Host { .. }));
+        // They come last; before them there may be very many pods.
+        let hosts = self.world.endpoints.iter().rev().take_while(|e| matches!(e.id, EndpointId::Host { .. }));
         hosts.filter(move |e| own(&e.addrs)).map(|e| e.id.clone())
     }
 

@@ -60,10 +60,10 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use ipnet::IpNet;
 use serde_json::Value;
 
-use crate::compile::{NodeFacts, PeerFacts, compile};
+use crate::compile::{NodeFacts, Origin, PeerFacts, compile};
 use crate::daemon::keeper_link::KeeperLink;
 use crate::daemon::serve::{Call, ServeError};
-use crate::snapshot::Port;
+use crate::snapshot::{Port, Snapshot};
 use crate::switch::{Switch, SwitchError};
 use crate::sys::netlink::NetlinkError;
 
@@ -240,6 +240,8 @@ pub struct Daemon {
     /// The ranges as the nftables table has them.
     masqueraded: Option<masquerade::Ranges>,
     ports: Vec<Option<Arc<Port>>>,
+    /// What the tables in force were made from, policy aside.
+    origin: Option<Origin>,
     attached: BTreeMap<AttachmentId, Attached>,
     boot_id: String,
     started: Instant,
@@ -367,10 +369,17 @@ impl Daemon {
         if self.waiting.is_some() {
             return Ok(());
         }
-        let mut snapshot = compile(&self.facts, &self.peers, &self.ports);
+        let (node, peers, ports) = (&self.facts, &self.peers, &self.ports);
+        let mut snapshot = match &self.origin {
+            Some(origin) if origin.is(node, peers, ports) => Snapshot::clone(&self.switch.snapshot()),
+            _ => {
+                self.origin = Some(Origin::new(node, peers, ports));
+                compile(node, peers, ports)
+            }
+        };
         snapshot.policy = Arc::clone(self.guard.compiled());
         snapshot.guards = self.guard.of_ports(&self.ports);
-        self.switch.publish(snapshot).map(|_| ())
+        self.switch.publish(snapshot).map(|_| ()).inspect_err(|_| self.origin = None)
     }
 
     /// Compiles policy for the pods there are.

@@ -156,6 +156,7 @@ pub(super) fn start(
         peers: Vec::new(),
         host: None,
         ports: Vec::new(),
+        origin: None,
         attached: BTreeMap::new(),
         boot_id: boot,
         started: Instant::now(),
