@@ -213,10 +213,14 @@ fn named_files_are_looked_at_and_no_others() {
     dir.write("a.yaml", &(policy("p", OPEN) + &policy("q", "{ingress: []}")));
     assert!(manifests.reload(&named(&["a.yaml", "b.yaml"])));
     assert_eq!(in_force(&mut manifests), [("p".to_owned(), 1), ("q".to_owned(), 0)]);
+    manifests.copy().write().unwrap();
+    assert_eq!(in_force(&mut dir.open()), in_force(&mut manifests));
     dir.write("a.yaml", &policy("p", INVALID));
     assert!(manifests.reload(&named(&["a.yaml"])));
     assert_eq!(in_force(&mut manifests), [("p".to_owned(), 1), ("q".to_owned(), 3)]);
     assert_eq!(manifests.problems().len(), 1);
+    manifests.copy().write().unwrap();
+    assert_eq!(in_force(&mut dir.open()), in_force(&mut manifests));
     dir.remove("a.yaml");
     assert!(manifests.reload(&named(&["a.yaml"])));
     assert_eq!((in_force(&mut manifests), manifests.problems()), (one("q", 3), vec![]));
