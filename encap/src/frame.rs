@@ -101,6 +101,16 @@ impl Frame {
         self.end = self.end.min(self.start.saturating_add(len));
     }
 
+    /// Appends zeros until the frame has `len` bytes; shorter than it is, or longer than the slab, does nothing.
+    #[inline]
+    pub fn pad(&mut self, len: usize) {
+        let (from, to) = (self.end, self.start.saturating_add(len));
+        if let Some(room) = self.slab.get_mut(from..to) {
+            room.fill(0);
+            self.end = to;
+        }
+    }
+
     /// Makes the frame empty again: full headroom, default metadata.
     #[inline]
     pub fn reset(&mut self) {
@@ -172,6 +182,18 @@ mod tests {
         assert!(!f.copy_from(&[0; 101]));
         assert!(f.is_empty());
         assert_eq!(f.capacity(), 100);
+    }
+
+    #[test]
+    fn padding_is_zero_and_stays_in_the_slab() {
+        let mut f = Frame::with_capacity(8);
+        f.spare_mut().fill(0xaa);
+        f.set_len(3);
+        f.pad(5);
+        assert_eq!(f.data(), [0xaa, 0xaa, 0xaa, 0, 0]);
+        f.pad(4);
+        f.pad(9);
+        assert_eq!(f.len(), 5);
     }
 
     #[test]

@@ -414,6 +414,15 @@ impl UplinkTx for Out {
         udp.as_ref().map_or((1, usize::from(u16::MAX)), UdpTx::max_train)
     }
 
+    fn port(&self, form: Form, flow_hash: u64) -> usize {
+        let udp = match form {
+            Form::Vxlan => &self.vxlan,
+            Form::Udp => &self.udp,
+            Form::Ipip => return 0,
+        };
+        udp.as_ref().map_or(0, |udp| udp.port(flow_hash))
+    }
+
     fn send_whole(&mut self, inner: &Frame, dst: &SocketAddr, vni: u32, flow_hash: u64) -> bool {
         let (Some((up, v6)), Some(udp)) = (&self.whole, &self.vxlan) else { return false };
         if dst.is_ipv6() && !v6 {

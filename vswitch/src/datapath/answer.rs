@@ -131,7 +131,7 @@ impl Core {
         if reply::icmp_error(from, head, pkt.p, &pkt.vnet, what, &mut out).is_ok() {
             encap::rewrite::set_macs(out.data_mut(), to.vtep_mac, snap.node.vtep_mac);
             self.counters.generated.incr();
-            self.stage(Staged { frame: out, peer, tunnel, hash: pkt.hash, made: true });
+            self.stage(Staged { frame: out, peer, tunnel, hash: pkt.hash, dst: pkt.p.src, made: true });
         } else {
             self.pool.give(out);
         }

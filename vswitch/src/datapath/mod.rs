@@ -9,7 +9,7 @@
 //! * `track.rs`: the decision: flow cache, connection table, policy.
 //! * `fragment.rs`: what becomes of fragments after it.
 //! * `deliver.rs`: writing to ports, with the offloads the port has.
-//! * `tunnel.rs`: toward peers: trains for the uplink.
+//! * `tunnel.rs`, `lanes.rs`: toward peers: trains for the uplink, and what may share one.
 //! * `uplink.rs`: from peers: decapsulate, merge, deliver.
 //! * `answer.rs`: what the gateway says itself: ARP, neighbour discovery, ping, ICMP errors.
 
@@ -17,6 +17,7 @@ mod ahead;
 mod answer;
 mod deliver;
 mod fragment;
+mod lanes;
 mod track;
 mod tunnel;
 mod uplink;
@@ -114,7 +115,10 @@ struct Staged {
     peer: u32,
     /// How it travels.
     tunnel: Tunnel,
+    /// Chooses its outer source port.
     hash: u64,
+    /// Its receiver.
+    dst: u128,
     /// The switch made it itself: it is in `generated`, not in `received`.
     made: bool,
 }
@@ -298,7 +302,8 @@ impl Core {
                         Ok(()) => {
                             encap::rewrite::set_macs(frame.data_mut(), peer.vtep_mac, snap.node.vtep_mac);
                             encap::rewrite::dec_ttl(frame.data_mut(), &p);
-                            self.stage(Staged { frame, peer: i, tunnel, hash, made: false });
+                            let hash = self.between(&p);
+                            self.stage(Staged { frame, peer: i, tunnel, hash, dst: p.dst, made: false });
                         }
                         Err(reason) => self.refuse(port, frame, &pkt, reason, peer.mtu, now_ms),
                     }
@@ -308,6 +313,14 @@ impl Core {
             Action::Gateway => self.gateway(port, frame, &pkt),
             Action::Drop(reason) => self.refuse(port, frame, &pkt, reason, 0, now_ms),
         }
+    }
+
+    /// A hash of the packet's two addresses, by which its outer source port is chosen: what two pods say to each other
+    /// stays in order, and the small packets of all their flows may share trains. (RFC 7348 section 5 asks for entropy
+    /// from the inner headers; a pod's packets are all sent by one worker, so that its flows gain nothing from ports of
+    /// their own.)
+    fn between(&self, p: &Parsed) -> u64 {
+        FlowKey { src: p.src, dst: p.dst, ..FlowKey::default() }.hash(&self.hash)
     }
 
     /// What depends on the packet and not on its flow: TTL and size.

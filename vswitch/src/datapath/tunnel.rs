@@ -1,7 +1,7 @@
 //! Toward peers: staged frames become trains of datagrams.
 //!
 //! A super-frame becomes one `UDP_SEGMENT` train (headers and payload pieces alternate, the payload is not copied);
-//! consecutive frames of one size for one peer and source port become a train too. The kernel writes the outer IP and
+//! frames of one size for one pod of a peer and of one source port become a train too (`lanes.rs`). The kernel writes the outer IP and
 //! UDP headers; VXLAN's eight bytes go into the frame's headroom.
 
 use std::io::IoSlice;
@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use encap::{Form, Tunnel, vxlan::VXLAN_LEN};
 
+use super::lanes::{self, Order};
 use super::{Core, Staged};
 use crate::counters::DropReason;
 use crate::snapshot::{Peer, Snapshot};
@@ -76,19 +77,24 @@ impl Core {
         }
     }
 
-    fn send_gathered(&mut self, snap: &Snapshot, form: Form, chunk: &[Staged], up: &mut dyn UplinkTx) {
+    fn send_gathered(&mut self, snap: &Snapshot, form: Form, chunk: &mut [Staged], up: &mut dyn UplinkTx) {
         let mut iov = [IoSlice::new(&[]); GATHER];
         let mut spans = [(0usize, 0usize); GATHER];
         let mut n = 0;
-        for (slot, s) in iov.iter_mut().zip(chunk.iter().filter(|s| !s.frame.is_empty())) {
+        let (max_segs, max_bytes) = up.max_train(form);
+        let order = Order::new(chunk, |hash| up.port(form, hash));
+        if self.trains && form == Form::Vxlan && max_segs > 1 {
+            order.pad(chunk, |hash| up.port(form, hash));
+        }
+        let chunk = &*chunk;
+        let live = || order.iter().map(|number| &chunk[number]);
+        for (slot, s) in iov.iter_mut().zip(live()) {
             *slot = IoSlice::new(s.frame.data());
             n += 1;
         }
         if n == 0 {
             return;
         }
-        let (max_segs, max_bytes) = up.max_train(form);
-        let live = || chunk.iter().filter(|s| !s.frame.is_empty());
         // Consecutive frames that may share a train: [from, to) over the live ones.
         let mut trains = 0;
         let (mut from, mut bytes) = (0, 0);
@@ -97,8 +103,7 @@ impl Core {
             let joins = prev.is_some_and(|p| {
                 let first = iov[from].len();
                 self.trains
-                    && p.peer == s.peer
-                    && p.hash == s.hash
+                    && lanes::same_lane(p, s, |hash| up.port(form, hash))
                     && p.frame.len() == first
                     && s.frame.len() <= first
                     && i - from < max_segs

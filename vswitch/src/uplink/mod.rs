@@ -146,6 +146,12 @@ pub trait UplinkTx {
     /// What one train of this form may hold: datagrams (1 where nobody segments) and bytes.
     fn max_train(&self, form: Form) -> (usize, usize);
 
+    /// Stands for the source port that a flow's packets leave from: those of two flows may share a train when it is the
+    /// same.
+    fn port(&self, _form: Form, _flow_hash: u64) -> usize {
+        0
+    }
+
     /// Sends an inner super-frame as one, for the host's stack or a device below to segment; false when this uplink
     /// cannot, or not this frame: then send its segments as a train.
     fn send_whole(&mut self, _inner: &Frame, _dst: &SocketAddr, _vni: u32, _flow_hash: u64) -> bool {

@@ -112,6 +112,13 @@ impl UdpTx {
         choose(flow_hash, locals.len()).map(|index| locals[index])
     }
 
+    /// A number for the port that a flow's datagrams come from, the same for both families.
+    #[must_use]
+    pub fn port(&self, flow_hash: u64) -> usize {
+        let index = |sockets: &[Socket]| choose(flow_hash, sockets.len()).unwrap_or(0);
+        index(&self.v4) << 8 | index(&self.v6)
+    }
+
     /// Behaves as on a kernel without `UDP_SEGMENT` from now on.
     pub fn disable_segments(&mut self) {
         self.segments = false;
