@@ -1,8 +1,8 @@
 //! Toward peers: staged frames become trains of datagrams.
 //!
 //! A super-frame becomes one `UDP_SEGMENT` train (headers and payload pieces alternate, the payload is not copied);
-//! frames of one size for one pod of a peer and of one source port become a train too (`lanes.rs`). The kernel writes the outer IP and
-//! UDP headers; VXLAN's eight bytes go into the frame's headroom.
+//! frames of one size for one pod of a peer and of one source port become a train too (`lanes.rs`). The kernel writes
+//! the outer IP and UDP headers; VXLAN's eight bytes go into the frame's headroom.
 
 use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};

@@ -107,7 +107,7 @@ fn is_full(err: &io::Error) -> bool {
 pub struct Train<'a> {
     /// The peer.
     pub dst: &'a SocketAddr,
-    /// Hash of the inner flow: chooses the source port, so that a flow keeps its path and its order.
+    /// Hash of inner addresses: chooses the source port, so that a flow keeps its path and its order.
     pub flow_hash: u64,
     /// Bytes of every datagram but the last.
     pub seg: usize,

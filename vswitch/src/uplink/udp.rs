@@ -1,8 +1,8 @@
 //! The UDP uplink: `recvmmsg` with `UDP_GRO` in, `sendmmsg` with `UDP_SEGMENT` out.
 //!
 //! Every worker has one receiving socket of an `SO_REUSEPORT` group ([`bind`]) and its own sending sockets: either
-//! several with ports of the kernel's choosing, picked by flow hash (VXLAN, RFC 7348 section 5: the source port is
-//! the flow's entropy), or the receiving one itself (flannel's UDP mode expects the tunnel's port as the source).
+//! several with ports of the kernel's choosing, picked by a hash of both pods' addresses (VXLAN, RFC 7348 section 5: the
+//! source port is the underlay's entropy), or the receiving one itself (flannel's UDP mode expects the tunnel's port as the source).
 //! Both outer families. The outer UDP checksum is always on: trains need it, and the peer's kernel coalesces nothing
 //! without. A kernel or device that turns out not to segment is asked no more, and the train is sent datagram by
 //! datagram out of the same pieces.
