@@ -201,3 +201,49 @@ fn default_of(v6: bool) -> IpNet {
 fn host_route(addr: IpAddr) -> IpNet {
     IpNet::from(addr)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counters::port_stats;
+    use crate::port::Offloads;
+    use crate::port::mem::pair;
+
+    fn facts(mtu: u16) -> NodeFacts {
+        NodeFacts {
+            cluster_cidrs: Vec::new(),
+            pod_cidrs: Vec::new(),
+            addresses: Vec::new(),
+            tunnel: None,
+            tunnel_ports: Vec::new(),
+            vtep_mac: Mac::default(),
+            mtu,
+        }
+    }
+
+    fn port() -> Option<Arc<Port>> {
+        let (_, tx, _) = pair(Offloads::default(), 1);
+        Some(Arc::new(Port {
+            id: 1,
+            name: "x/a".to_owned(),
+            kind: PortKind::Pod,
+            mac: Mac::default(),
+            v4: None,
+            v6: None,
+            mtu: 1450,
+            tx: Arc::new(tx),
+            stats: port_stats(1),
+        }))
+    }
+
+    #[test]
+    fn the_same_tables_come_of_the_same_facts_and_ports_only() {
+        let ports = [None, port()];
+        let origin = Origin::new(&facts(1450), &[], &ports);
+        assert!(origin.is(&facts(1450), &[], &ports));
+        assert!(!origin.is(&facts(1400), &[], &ports));
+        assert!(!origin.is(&facts(1450), &[], &[None, port()]), "another port, though it looks the same");
+        assert!(!origin.is(&facts(1450), &[], &[None, None]));
+        assert!(!origin.is(&facts(1450), &[], &ports[..1]));
+    }
+}
