@@ -1,14 +1,13 @@
 //! Policy at scale: the same rules as iptables rules on a kernel node and as policies on ours; and ours against itself.
 //!
-//! Two nodes over VXLAN; the rules stand before the receivers. What is measured is how the time of a new connection, of a
-//! round trip and of a byte depends on them. New connections are counted twice: as programs make them, where most of the
-//! time is the end hosts' own, and without sockets, where what is left is the network and its policy.
+//! Two nodes over VXLAN; the rules stand before the receivers. What is measured is how many connections a second they admit
+//! ([`rates`]), and how the time of a round trip, of a byte and of a connection depends on their number.
 
 mod beds;
 mod curve;
+pub mod rates;
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -16,15 +15,12 @@ use vswitch::lab::{Programs, Stop};
 
 use crate::chart::{self, Chart, Series};
 use crate::cubic::Allowed;
-use crate::exchange::{CLIENTS, connects};
-use crate::handshakes::{self, Handshakes};
 use crate::levels::Levels;
-use crate::network::Network;
 use crate::offloads::Offloads;
 use crate::rows::Goal;
-use crate::stats::{Ratio, mean, ratio};
-use beds::Ours;
+use crate::stats::{Ratio};
 use curve::{Point, many_to_one};
+pub use rates::Rates;
 
 /// Rules the connection rates are compared at.
 const RULES: usize = 10_000;
@@ -36,58 +32,24 @@ const GOAL: Levels = Levels::of(Goal::AtLeast(0.97, 0.99));
 pub struct Figures {
     /// What the devices under it do for the kernel.
     pub offloads: Offloads,
-    /// Connections a second on a kernel node with one iptables rule, one run of each pair.
-    pub bare: Vec<f64>,
-    /// The same with 10,000 of them.
-    pub iptables: Vec<f64>,
-    /// The same with as many policy rules of ours.
-    pub ours: Vec<f64>,
-    /// Handshakes without sockets of the same three, one run of each pair.
-    pub handshakes: [Vec<Handshakes>; 3],
     /// Ours against itself, by number of rules.
     pub curve: Vec<Point>,
 }
 
-/// Measures everything: `pairs` pairs of `seconds` seconds.
+/// Measures the curve.
 ///
 /// # Errors
 /// When a network cannot be built or a run fails.
-pub fn run(programs: &Programs, stop: &Stop, cubic: &Allowed, pairs: usize, seconds: u32) -> Result<Figures> {
-    let length = Duration::from_secs(seconds.into());
-    let mut connected = [const { Vec::new() }; 3];
-    let mut handshakes = [const { Vec::new() }; 3];
-    let offloads = {
-        let (one, many) = (beds::iptables(cubic, 1)?, beds::iptables(cubic, RULES)?);
-        let switch = Ours::build(programs, stop, cubic, RULES)?;
-        let networks: [&dyn Network; 3] = [&one, &many, &switch];
-        for pair in 0..pairs {
-            for side in if pair % 2 == 0 { [0, 1, 2] } else { [2, 1, 0] } {
-                stop.check()?;
-                connected[side].push(connects(networks[side].pair(), length)?);
-                let both = [networks[side].pair(), networks[side].beside()];
-                handshakes[side].push(handshakes::run(&both, length)?);
-            }
-        }
-        switch.offloads()?
-    };
-    let [bare, iptables, ours] = connected;
-    let curve = curve::run(programs, stop, cubic)?;
-    Ok(Figures { offloads, bare, iptables, ours, handshakes, curve })
+pub fn run(programs: &Programs, stop: &Stop, cubic: &Allowed) -> Result<Figures> {
+    let (offloads, curve) = curve::run(programs, stop, cubic)?;
+    Ok(Figures { offloads, curve })
 }
 
 impl Figures {
     /// The table.
     #[must_use]
     pub fn table(&self) -> String {
-        let pairs: Vec<f64> = self.iptables.iter().zip(&self.ours).map(|(a, b)| b / a).collect();
-        let mut text = format!(
-            "\n{RULES} rules, {CLIENTS} clients: {:.0} connections/s with iptables ({:.0} with 1 rule), {:.0} with vswitch: {}\n",
-            mean(&self.iptables),
-            mean(&self.bare),
-            mean(&self.ours),
-            shown(ratio(&pairs))
-        );
-        text.push_str(&self.without_sockets());
+        let mut text = String::from("\n");
         let _ = writeln!(
             text,
             "{:>8} {:>22} {:>22} {:>22} {:>22}",
@@ -138,26 +100,6 @@ impl Figures {
         self.kept().iter().all(|value| GOAL.met(*value))
     }
 
-    fn without_sockets(&self) -> String {
-        let [bare, iptables, ours] = &self.handshakes;
-        let done = |runs: &[Handshakes]| mean(&runs.iter().map(|run| run.done).collect::<Vec<_>>());
-        let lost = |runs: &[Handshakes]| mean(&runs.iter().map(|run| run.lost).collect::<Vec<_>>()) * 100.0;
-        let pairs: Vec<f64> = iptables.iter().zip(ours).map(|(a, b)| b.done / a.done).collect();
-        format!(
-            "{RULES} rules, handshakes without sockets: {:.0}/s with iptables ({:.0} with 1 rule), {:.0} with vswitch: {}; \
-             lost {:.2} % ({:.2} %), {:.2} %\n",
-            done(iptables),
-            done(bare),
-            done(ours),
-            shown(ratio(&pairs)),
-            lost(iptables),
-            lost(bare),
-            lost(ours)
-        )
-    }
-}
-
-impl Figures {
     /// The curve as a chart, with the name of its file.
     #[must_use]
     #[allow(clippy::cast_precision_loss)] // thousands of rules

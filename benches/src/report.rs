@@ -94,6 +94,8 @@ pub struct Comparison {
     pub rows: Vec<Measured>,
     /// Attaching and detaching.
     pub cni: Option<Timings>,
+    /// New connections under policy.
+    pub rates: Option<crate::policy::Rates>,
     /// Policy at scale.
     pub policy: Option<crate::policy::Figures>,
     /// Pods on a node.
@@ -161,9 +163,8 @@ impl Comparison {
         if let Some(cni) = &self.cni {
             text.push_str(&cni_lines(cni));
         }
-        if let Some(policy) = &self.policy {
-            text.push_str(&policy.table());
-        }
+        text.extend(self.rates.as_ref().map(crate::policy::Rates::table));
+        text.extend(self.policy.as_ref().map(crate::policy::Figures::table));
         text.extend(self.pods.as_ref().map(crate::pods::Figures::table));
         text.extend(self.routes.as_ref().map(crate::routes::Figures::table));
         text.extend(self.flows.as_ref().map(crate::flows::Figures::table));

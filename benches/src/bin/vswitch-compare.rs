@@ -14,7 +14,7 @@ use vswitch_benches::scenario::Run;
 use vswitch_benches::{bgp, cni, flows, label, pods, policy, reroute, routes};
 
 /// What is measured beside [`rows::ALL`].
-const OTHERS: [&str; 8] = ["cni", "policy", "pods", "routes", "flows", "label", "bgp", "reroute"];
+const OTHERS: [&str; 9] = ["cni", "rates", "policy", "pods", "routes", "flows", "label", "bgp", "reroute"];
 
 /// Compares pod networks in interleaved pairs. Needs root.
 #[derive(Debug, Parser)]
@@ -76,6 +76,7 @@ fn compare(args: &Args) -> anyhow::Result<Comparison> {
         seconds,
         rows: Vec::new(),
         cni: None,
+        rates: None,
         policy: None,
         pods: None,
         routes: None,
@@ -100,9 +101,13 @@ fn compare(args: &Args) -> anyhow::Result<Comparison> {
         eprintln!("cni: attach and detach");
         comparison.cni = Some(cni::run(&programs, &stop, if args.quick { 10 } else { 40 })?);
     }
+    if wanted("rates", false) {
+        eprintln!("rates: new connections under 10,000 rules");
+        comparison.rates = Some(policy::rates::run(&programs, &stop, &cubic, pairs, seconds)?);
+    }
     if wanted("policy", false) {
-        eprintln!("policy: rules");
-        comparison.policy = Some(policy::run(&programs, &stop, &cubic, pairs, seconds)?);
+        eprintln!("policy: 1 to 100,000 rules");
+        comparison.policy = Some(policy::run(&programs, &stop, &cubic)?);
     }
     if wanted("pods", false) {
         eprintln!("pods: 2 to 250 on a node");

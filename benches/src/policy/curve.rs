@@ -15,6 +15,7 @@ use super::beds::Ours;
 use crate::cubic::Allowed;
 use crate::exchange::connects;
 use crate::network::Network;
+use crate::offloads::Offloads;
 use crate::slices::{Exchange, Stream, alternate};
 use crate::stats::{Ratio, ratio};
 
@@ -51,12 +52,12 @@ pub struct Point {
 }
 
 /// Measures all points.
-pub(super) fn run(programs: &Programs, stop: &Stop, cubic: &Allowed) -> Result<Vec<Point>> {
+pub(super) fn run(programs: &Programs, stop: &Stop, cubic: &Allowed) -> Result<(Offloads, Vec<Point>)> {
     let build = || Ours::build(programs, stop, cubic, RULES[0]);
     let mut labs = [build()?, build()?];
     let mut streams = [Stream::open(labs[0].pair())?, Stream::open(labs[1].pair())?];
     let mut exchanges = [Exchange::open(labs[0].pair())?, Exchange::open(labs[1].pair())?];
-    RULES
+    let points = RULES
         .iter()
         .map(|&rules| {
             let (mut halves, mut stalls) = (Vec::new(), [0; 2]);
@@ -98,7 +99,8 @@ pub(super) fn run(programs: &Programs, stop: &Stop, cubic: &Allowed) -> Result<V
                 stalls,
             })
         })
-        .collect()
+        .collect::<Result<_>>()?;
+    Ok((labs[0].offloads()?, points))
 }
 
 /// Many / one, what the two labs differ by cancelled.
