@@ -37,6 +37,7 @@ use crate::events::Events;
 use crate::flow::FlowCache;
 use crate::icmp_limit::IcmpLimit;
 use crate::pipeline::{self, Action, Admit, Ingress};
+use crate::share::Carried;
 use crate::snapshot::{GATEWAY_MAC, Peer, Port, PortKind, Snapshot};
 use crate::uplink::UplinkTx;
 
@@ -79,6 +80,9 @@ pub struct Shared {
     pub boot: Duration,
 }
 
+/// Bytes of a TCP header with as many options as it can have.
+const TCP_HEADER_MAX: usize = 60;
+
 /// Packets one receive batch of the uplink can hold: 16 buffers of up to 64 datagrams.
 const MERGE: usize = 16 * 64;
 
@@ -107,6 +111,7 @@ struct Core {
     /// Small packets leave together.
     trains: bool,
     limit: IcmpLimit,
+    carried: Carried,
 }
 
 /// A frame on its way to a peer, MAC addresses and TTL done.
@@ -201,6 +206,7 @@ impl Datapath {
                 staged: Vec::with_capacity(encap::BURST * 2),
                 trains: options.trains,
                 limit: IcmpLimit::default(),
+                carried: Carried::default(),
             },
         }
     }
@@ -223,6 +229,11 @@ impl Datapath {
     /// Datagrams whose fragments the worker follows.
     pub fn fragments(&self) -> usize {
         self.core.frags.len()
+    }
+
+    /// What it has read from ports so far.
+    pub fn carried(&self) -> Carried {
+        self.core.carried
     }
 
     /// The worker's counters.
@@ -273,6 +284,8 @@ impl Core {
                 return None;
             }
         };
+        self.carried.packets += 1;
+        self.carried.acks += u64::from(is_bare_ack(&p));
         let key = pipeline::flow_key(Ingress::Port(port), &p);
         let hash = key.hash(&self.hash);
         Some(Looked { frame, p, key, hash, near: None })
@@ -376,6 +389,12 @@ fn examine(port: &Port, frame: &mut Frame) -> Seen {
         frame.vnet = VnetHdr::default();
     }
     Seen::Route(p)
+}
+
+/// Is this a TCP segment that acknowledges and nothing else? One with a few bytes of data that its sender does not push
+/// is taken for one too, where its header is short.
+fn is_bare_ack(p: &Parsed) -> bool {
+    p.tcp_flags == encap::wire::tcp::ACK && p.ip_len as usize <= usize::from(p.l4 - p.l3) + TCP_HEADER_MAX
 }
 
 /// What a router changes before it hands a packet to `to`.

@@ -13,7 +13,7 @@ impl Worker {
     /// Waits until there is something to do: awake for a moment where that pays ([`Polling`](crate::polling::Polling)), then asleep.
     pub(super) fn rest(&mut self, events: &mut Events, begun: bool) -> io::Result<()> {
         let since = Instant::now();
-        let window = if begun && self.share.is_light() { self.polling.window(since) } else { Duration::ZERO };
+        let window = if begun && self.share.in_hurry() { self.polling.window(since) } else { Duration::ZERO };
         if !window.is_zero() {
             // Before others it would not let them have the processor.
             self.go_first(false);
@@ -69,15 +69,15 @@ impl Worker {
     pub(super) fn look_at_share(&mut self, now: Instant) {
         let polled = Duration::from_nanos(self.setup.counters.polled_ns.get());
         let used = process::thread_time().saturating_sub(polled);
-        self.share.look(now, used);
+        self.share.look(now, used, self.dp.carried());
         let known = &self.setup.counters.used_ns;
         known.add((used.as_nanos() as u64).saturating_sub(known.get()));
         self.level(now);
     }
 
-    /// Goes before other threads when it has little to do, but not where it will poll.
+    /// Goes before other threads when it is in a hurry, but not where it will poll.
     fn level(&mut self, now: Instant) {
-        let first = self.share.is_light() && self.polling.window(now).is_zero();
+        let first = self.share.in_hurry() && self.polling.window(now).is_zero();
         self.go_first(first);
     }
 
