@@ -14,12 +14,14 @@ pub const BURST: usize = 64;
 #[derive(Debug)]
 pub struct Burst {
     frames: Vec<Frame>,
+    /// Where its frames come from, as the receiver marks them ([`Frame::hold`]).
+    pub source: u64,
 }
 
 impl Burst {
     /// An empty burst with all its room.
     pub fn new() -> Self {
-        Self { frames: Vec::with_capacity(BURST) }
+        Self { frames: Vec::with_capacity(BURST), source: 0 }
     }
 
     /// Appends a frame, or hands it back when the burst is full.

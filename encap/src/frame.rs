@@ -4,7 +4,13 @@
 //! path. Encapsulation moves an index, not the payload. The slab is zeroed once, when it is allocated, and recycled by
 //! [`Pool`](crate::pool::Pool) afterwards: bytes outside `data()` are leftovers of earlier frames.
 
+mod mark;
+
+use std::ops::{Deref, DerefMut};
+
 use crate::vnet::VnetHdr;
+
+pub use mark::Found;
 
 /// Bytes kept free in front of every received frame, for the deepest header stack we push.
 pub const HEADROOM: usize = 192;
@@ -17,9 +23,37 @@ pub const LARGE: usize = 66_560;
 const _: () = assert!(HEADROOM >= 24 + 14 + 40 + 8 + 8);
 const _: () = assert!(LARGE >= 65_535 + 14 + 4);
 
+/// A frame's memory: its own, or a part of memory that outlives the process.
+enum Slab {
+    Own(Box<[u8]>),
+    Lent(&'static mut [u8]),
+}
+
+impl Deref for Slab {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match self {
+            Slab::Own(bytes) => bytes,
+            Slab::Lent(bytes) => bytes,
+        }
+    }
+}
+
+impl DerefMut for Slab {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self {
+            Slab::Own(bytes) => bytes,
+            Slab::Lent(bytes) => bytes,
+        }
+    }
+}
+
 /// One Ethernet frame and its offload metadata.
 pub struct Frame {
-    slab: Box<[u8]>,
+    slab: Slab,
     start: usize,
     end: usize,
     /// What the virtio header of the device said about this frame; the default says "plain frame".
@@ -30,7 +64,7 @@ impl Frame {
     /// An empty frame that can take `n` bytes behind the headroom. Allocates: for set-up and tests.
     pub fn with_capacity(n: usize) -> Self {
         let slab = vec![0; HEADROOM + n].into_boxed_slice();
-        Self { slab, start: HEADROOM, end: HEADROOM, vnet: VnetHdr::default() }
+        Self { slab: Slab::Own(slab), start: HEADROOM, end: HEADROOM, vnet: VnetHdr::default() }
     }
 
     /// The bytes of the frame.

@@ -36,7 +36,7 @@ pub mod whole;
 pub mod wire;
 
 pub use burst::{BURST, Burst};
-pub use frame::{Frame, HEADROOM, LARGE, SMALL};
+pub use frame::{Found, Frame, HEADROOM, LARGE, SMALL};
 pub use gro::{Gro, GroHead, GroPacket, Span};
 pub use gso::{GsoError, Seg, Segmenter, finish_checksum};
 pub use mac::Mac;

@@ -11,18 +11,25 @@ pub struct Pool {
     small: Vec<Frame>,
     large: Vec<Frame>,
     cap: (usize, usize),
+    /// Its frames lie in memory that outlives the process, and only those are kept.
+    lent: bool,
     misses: u64,
 }
 
 impl Pool {
     /// A pool holding `small` and `large` frames; it never keeps more than that many of each.
     pub fn new(small: usize, large: usize) -> Self {
-        Self {
-            small: (0..small).map(|_| Frame::with_capacity(SMALL)).collect(),
-            large: (0..large).map(|_| Frame::with_capacity(LARGE)).collect(),
-            cap: (small, large),
-            misses: 0,
-        }
+        Self::of(
+            (0..small).map(|_| Frame::with_capacity(SMALL)).collect(),
+            (0..large).map(|_| Frame::with_capacity(LARGE)).collect(),
+        )
+    }
+
+    /// A pool of these small and large frames; it never keeps more than as many of each.
+    pub fn of(small: Vec<Frame>, large: Vec<Frame>) -> Self {
+        let cap = (small.len(), large.len());
+        let lent = small.iter().chain(&large).any(Frame::is_lent);
+        Self { small, large, cap, lent, misses: 0 }
     }
 
     /// An empty frame for one MTU-size packet.
@@ -47,12 +54,13 @@ impl Pool {
     #[inline]
     pub fn give(&mut self, mut frame: Frame) {
         frame.reset();
+        frame.release();
         let (list, cap) = match frame.capacity() + HEADROOM {
             n if n == HEADROOM + SMALL => (&mut self.small, self.cap.0),
             n if n == HEADROOM + LARGE => (&mut self.large, self.cap.1),
             _ => return,
         };
-        if list.len() < cap {
+        if list.len() < cap && (frame.is_lent() || !self.lent) {
             list.push(frame);
         }
     }
@@ -78,6 +86,18 @@ mod tests {
         assert!(again.is_empty());
         assert_eq!(again.spare_mut().as_ptr(), at);
         assert_eq!(pool.misses(), 0);
+    }
+
+    #[test]
+    fn a_pool_of_lent_frames_keeps_no_others() {
+        let lent = |size| Frame::lent(vec![0; HEADROOM + size].leak());
+        let mut pool = Pool::of(vec![lent(SMALL)], vec![lent(LARGE)]);
+        let (a, b) = (pool.small(), pool.small());
+        assert!(a.is_lent() && !b.is_lent());
+        pool.give(b);
+        pool.give(a);
+        assert!(pool.small().is_lent());
+        assert_eq!(pool.misses(), 1);
     }
 
     #[test]

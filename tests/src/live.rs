@@ -2,6 +2,7 @@
 //!
 //! Every sender and listener is a thread with a socket of its pod's namespace; it ends with its owner.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -138,6 +139,8 @@ impl<T> Drop for Runner<T> {
 pub struct Arrival {
     /// Whose it is: the sender's number.
     pub id: u8,
+    /// Which of the sender's it is, from 0; 0 where it does not say.
+    pub number: u32,
     /// Where it came from.
     pub from: SocketAddr,
     /// When it was read.
@@ -166,10 +169,12 @@ impl Listener {
         let (reader, seen) = (socket.try_clone().expect("cloned"), Arc::new(Mutex::new(Vec::new())));
         let arrivals = Arc::clone(&seen);
         let runner = Runner::start(move |stop| {
-            let mut datagram = [0; 64];
             while !stop.load(Ordering::Relaxed) {
+                let mut datagram = [0; 64];
                 if let Ok((1.., from)) = reader.recv_from(&mut datagram) {
-                    let arrival = Arrival { id: datagram[0], from, at: Instant::now() };
+                    let [id, number @ ..] = *datagram.first_chunk::<5>().expect("long enough");
+                    let arrival =
+                        Arrival { id, number: u32::from_le_bytes(number), from, at: Instant::now() };
                     arrivals.lock().unwrap_or_else(PoisonError::into_inner).push(arrival);
                 }
             }
@@ -194,6 +199,20 @@ impl Listener {
         self.of(id).len()
     }
 
+    /// Numbers of the first `sent` of sender `id` that have not arrived, once all have or 3 s are over.
+    #[must_use]
+    pub fn missing(&self, id: u8, sent: usize) -> Vec<u32> {
+        let deadline = Instant::now() + Duration::from_secs(3);
+        loop {
+            let seen: HashSet<u32> = self.of(id).iter().map(|arrival| arrival.number).collect();
+            let missing: Vec<u32> = (0..).take(sent).filter(|number| !seen.contains(number)).collect();
+            if missing.is_empty() || Instant::now() > deadline {
+                return missing;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Sends a datagram of sender `id` from the port it listens on. That it is refused is not told.
     pub fn answer(&self, id: u8, to: SocketAddr) {
         let _ = self.socket.send_to(&[id], to);
@@ -215,14 +234,15 @@ impl Sender {
     pub fn start(netns: &Path, port: u16, to: IpAddr, id: u8, pace: Duration) -> Self {
         let socket = within(netns, || UdpSocket::bind(("0.0.0.0", port))).expect("entered").expect("bound");
         let runner = Runner::start(move |stop| {
-            let (mut sent, mut next) = (0, Instant::now());
+            let (mut sent, mut next) = (0u32, Instant::now());
             while !stop.load(Ordering::Relaxed) {
                 // Without an address or a route yet it is refused; the next one may not be.
-                sent += usize::from(socket.send_to(&[id], (to, PORT)).is_ok());
+                let [a, b, c, d] = sent.to_le_bytes();
+                sent += u32::from(socket.send_to(&[id, a, b, c, d], (to, PORT)).is_ok());
                 next += pace;
                 std::thread::sleep(next.saturating_duration_since(Instant::now()));
             }
-            sent
+            sent as usize
         });
         Sender { runner }
     }

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use vswitch::lab::{Attached, Daemon, Echo, Lab, Options, PingRun, Session, Stop, ping};
+use vswitch::lab::{Attached, Daemon, Echo, Lab, Options, PingRun, Session, Shape, Stop, ping};
+use vswitch_tests::live::{Listener, PORT, Sender};
 use vswitch_tests::programs::programs;
 use vswitch_tests::serial::turn;
 
@@ -37,21 +38,9 @@ fn interface(pod: &Attached) -> Vec<String> {
     seen
 }
 
-/// SIGKILL can hit the microseconds between taking a packet from a queue and handing it on, and takes that one along: of
-/// eight kills at 1,000 packets a second that happens once in some tens of runs. So one of three runs must lose nothing, and
-/// none more than that one packet.
 #[test]
 fn killing_the_switch_loses_no_packet_and_no_connection() {
     let _turn = turn();
-    let nothing_lost = (0..3).any(|_| {
-        let lost = lost_over_eight_kills();
-        assert!(lost <= 1, "{lost} packets were lost");
-        lost == 0
-    });
-    assert!(nothing_lost, "each of three runs lost a packet");
-}
-
-fn lost_over_eight_kills() -> u32 {
     let (a, b, lab) = two_pods();
     let _echo = Echo::start(b.netns.path()).unwrap();
     let mut session = Session::open(a.netns.path(), b.v4, Duration::from_secs(5)).unwrap();
@@ -74,7 +63,37 @@ fn lost_over_eight_kills() -> u32 {
     for daemon in lab.daemons.iter().flatten() {
         assert!(daemon.status().unwrap().restarts >= 4, "{:?}", daemon.status());
     }
-    pinged.sent - pinged.received
+    assert_eq!(pinged.received, 2500, "packets were lost");
+}
+
+/// Packets go round at a thousand a second and node, so that one kill in ten or so finds a switch with one that it has read
+/// and not yet written: the next one takes it up. No switch is killed more often, or its keeper holds it to be one that
+/// cannot live and waits longer than a queue lasts.
+#[test]
+fn what_a_killed_switch_had_in_hand_is_handed_on_by_the_next() {
+    const NODES: usize = 4;
+    let _turn = turn();
+    let shape = Shape { nodes: NODES, ..Shape::default() };
+    let lab = Lab::start(programs(), Options { shape, ..Options::default() }, &Stop::default()).unwrap();
+    let pods: Vec<Attached> = (0..NODES).map(|node| lab.pod(node, &format!("p{node}")).unwrap()).collect();
+    let listeners: Vec<_> = pods.iter().map(|pod| Listener::start(pod.netns.path(), PORT)).collect();
+    let pace = Duration::from_millis(1);
+    let next = |i: usize| (i + 1) % NODES;
+    let send = |i: usize| Sender::start(pods[i].netns.path(), 0, pods[next(i)].v4, 7, pace);
+    let senders: Vec<Sender> = (0..NODES).map(send).collect();
+    for _ in 0..4 {
+        for daemon in lab.daemons.iter().flatten() {
+            let pid = switch(daemon);
+            std::thread::sleep(Duration::from_millis(130));
+            Daemon::signal(pid, Signal::KILL);
+        }
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    for (i, sent) in senders.into_iter().map(Sender::stop).enumerate() {
+        assert!(sent > 1500, "{sent}");
+        let missing = listeners[next(i)].missing(7, sent);
+        assert!(missing.is_empty(), "{} of {sent}: {:?}", missing.len(), &missing[..missing.len().min(9)]);
+    }
 }
 
 #[test]

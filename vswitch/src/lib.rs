@@ -23,6 +23,7 @@ pub mod events;
 pub mod fib;
 pub mod flow;
 pub mod group;
+pub mod hand;
 pub mod icmp_limit;
 pub mod judge;
 pub mod lab;

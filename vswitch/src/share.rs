@@ -67,8 +67,7 @@ impl Share {
     /// Looks at it: `used` is what the thread has used of a processor in its life, without what it would not have used
     /// had anybody else wanted it; `carried` what it has carried.
     pub fn look(&mut self, now: Instant, used: Duration, carried: Carried) {
-        let [packets, acks] =
-            [carried.packets - self.carried.packets, carried.acks - self.carried.acks];
+        let [packets, acks] = [carried.packets - self.carried.packets, carried.acks - self.carried.acks];
         self.acknowledges = acks * 2 > packets;
         self.carried = carried;
         let (wall, work) = (now.saturating_duration_since(self.since), used.saturating_sub(self.used));

@@ -18,6 +18,7 @@ use crate::conntrack::{Conntrack, since_boot};
 use crate::counters::{Totals, WorkerCounters};
 use crate::datapath::Shared;
 use crate::events::Events;
+use crate::hand::{Hand, Left};
 use crate::port::PortIo;
 use crate::snapshot::{Published, Snapshot, published};
 use crate::uplink::steer;
@@ -98,12 +99,13 @@ pub struct Switch {
 }
 
 impl Switch {
-    /// Starts one worker for each element of `io`.
+    /// Starts one worker for each element of `io`, with the frames of `hands` and what was left in them.
     ///
     /// # Errors
     /// When a thread or its event loop cannot be made.
     pub fn start(
         io: Vec<WorkerIo>,
+        hands: Vec<(Hand, Left)>,
         options: WorkerOptions,
         conntrack: Arc<Conntrack>,
     ) -> Result<Switch, SwitchError> {
@@ -114,7 +116,7 @@ impl Switch {
             Shared { conntrack: Arc::clone(&conntrack), events: Arc::clone(&events), boot: since_boot() };
         let (notice_tx, notices) = bounded(1024);
         let mut workers = Vec::with_capacity(io.len());
-        for (index, io) in io.into_iter().enumerate() {
+        for (index, (io, (hand, left))) in io.into_iter().zip(hands).enumerate() {
             let (commands, rx) = bounded(1024);
             let counters = Arc::new(CachePadded::new(WorkerCounters::default()));
             let (pending, acked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -131,9 +133,10 @@ impl Switch {
                 notices: notice_tx.clone(),
                 pending: Arc::clone(&pending),
                 io,
+                left,
             };
             let start = |err| SwitchError::Start { worker: index, err };
-            let (worker, waker) = Worker::new(setup).map_err(start)?;
+            let (worker, waker) = Worker::new(setup, hand).map_err(start)?;
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
                 .spawn(move || {

@@ -25,10 +25,12 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::counters::WorkerCounters;
 use crate::datapath::{Datapath, DatapathOptions, Shared};
+use crate::hand::{self, Hand, Left, again};
 use crate::polling::Polling;
 use crate::port::PortIo;
 use crate::share::Share;
 use crate::snapshot::{Published, Snapshot};
+use crate::sys::mmsg::RecvBatch;
 use crate::uplink::{RecvMeta, Uplink, UplinkTx};
 
 pub use self::command::{Command, FlowRow, Notice, PortReader};
@@ -80,6 +82,8 @@ pub struct Setup {
     pub pending: Arc<AtomicBool>,
     /// Its part of the uplink.
     pub io: WorkerIo,
+    /// What its predecessor left undone.
+    pub left: Left,
 }
 
 /// A worker's part of the uplink.
@@ -106,6 +110,7 @@ pub struct Worker {
     dp: Datapath,
     burst: Burst,
     bufs: Vec<Frame>,
+    batch: RecvBatch,
     meta: Vec<RecvMeta>,
     started: Instant,
     polling: Polling,
@@ -119,7 +124,7 @@ impl Worker {
     ///
     /// # Errors
     /// When epoll or a descriptor's registration fails.
-    pub fn new(setup: Setup) -> io::Result<(Worker, Waker)> {
+    pub fn new(setup: Setup, hand: Hand) -> io::Result<(Worker, Waker)> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKE)?;
         let dp = Datapath::new(
@@ -128,6 +133,7 @@ impl Worker {
             setup.seed,
             Arc::clone(&setup.counters),
             setup.shared.clone(),
+            hand.pool,
         );
         let mut worker = Worker {
             poll,
@@ -138,6 +144,7 @@ impl Worker {
             burst: Burst::new(),
             meta: Vec::new(),
             bufs: Vec::new(),
+            batch: hand.batch,
             started: setup.started,
             polling: Polling::new(setup.options.polling),
             share: Share::new(setup.started, Duration::ZERO),
@@ -173,6 +180,9 @@ impl Worker {
             }
             begun = epoch > 0;
             if begun {
+                if !self.setup.left.is_empty() {
+                    self.take_up(snap);
+                }
                 self.turn(snap);
             }
             self.setup.acked.store(epoch, Ordering::Release);
@@ -225,12 +235,41 @@ impl Worker {
         }
     }
 
+    /// Takes in what its predecessor had read and not handed on.
+    fn take_up(&mut self, snap: &Snapshot) {
+        let Left { frames, mut buffers, form } = std::mem::take(&mut self.setup.left);
+        let now_ms = self.started.elapsed().as_millis() as u64;
+        let (packets, datagrams) = (frames.len(), buffers.len());
+        for (source, read) in frames {
+            // Of a port that is gone, nobody waits for it.
+            let port = snap.ports.iter().flatten().find(|port| again::source(port) == source);
+            let Some(port) = port else { continue };
+            let mut frame = self.dp.pool().large();
+            frame.copy_from(read.data());
+            frame.vnet = read.vnet;
+            again::from_port(port, &mut frame);
+            frame.hold(source);
+            if self.burst.push(frame).is_ok() {
+                self.dp.from_port(snap, port, &mut self.burst, &mut *self.setup.io.uplink_tx, now_ms);
+            }
+        }
+        if let Some(form) = form {
+            buffers
+                .iter_mut()
+                .for_each(|(frame, meta)| again::from_uplink(form, frame, meta, snap.node.vtep_mac));
+            let (mut bufs, meta): (Vec<Frame>, Vec<RecvMeta>) = buffers.into_iter().unzip();
+            self.dp.from_uplink(snap, form, &mut bufs, &meta, &mut *self.setup.io.uplink_tx, now_ms);
+        }
+        tracing::info!(worker = self.setup.index, packets, datagrams, "took up what was in hand");
+    }
+
     /// One batch of a port; true when there may be more.
     fn port_batch(&mut self, snap: &Snapshot, index: usize, now_ms: u64) -> bool {
         let Some(Some(source)) = self.ports.get_mut(index) else { return false };
         // A port that is not in the tables (yet) is read later, or its reader is about to be removed.
         let Some(port) = snap.port(index as u32) else { return false };
         let budget = if self.ready.is_empty() { LONE_BUDGET } else { PORT_BUDGET };
+        self.burst.source = again::source(port);
         let got = source.rx.rx(&mut self.burst, self.dp.pool(), budget);
         let bytes: usize = self.burst.frames().iter().map(Frame::len).sum();
         let n = self.burst.len();
@@ -253,7 +292,8 @@ impl Worker {
         let Some(uplink) = self.setup.io.uplinks.get_mut(index) else { return false };
         let form = uplink.form;
         let room = uplink.buffers().min(self.bufs.len());
-        match uplink.rx.rx(&mut self.bufs[..room], &mut self.meta) {
+        self.batch.tag(hand::tag(form));
+        match uplink.rx.rx(&mut self.batch, &mut self.bufs[..room], &mut self.meta) {
             Ok(0) => false,
             Ok(n) => {
                 self.dp.from_uplink(
@@ -264,6 +304,7 @@ impl Worker {
                     &mut *self.setup.io.uplink_tx,
                     now_ms,
                 );
+                self.batch.done(n);
                 true
             }
             // Errors of a tunnel socket are those of single datagrams (ICMP); the next read goes on.
@@ -329,7 +370,11 @@ impl Worker {
         self.uplink_queued.resize(uplinks.len(), false);
         let room = uplinks.iter().map(Uplink::buffers).max().unwrap_or(0);
         let dp = &mut self.dp;
-        self.bufs.resize_with(room.max(self.bufs.len()), || dp.pool().large());
+        for number in self.bufs.len()..room {
+            let mut frame = dp.pool().large();
+            frame.buffer(number);
+            self.bufs.push(frame);
+        }
         self.meta.resize(self.bufs.len(), RecvMeta::default());
         for (i, uplink) in self.setup.io.uplinks.iter().enumerate() {
             let token = Token(UPLINK + i);

@@ -13,9 +13,11 @@ use vswitch::compile::{NodeFacts, PeerFacts, compile};
 use vswitch::conntrack::{self, Conntrack};
 use vswitch::counters::{Totals, WorkerCounters, port_stats};
 use vswitch::datapath::{Datapath, DatapathOptions, Shared};
+use vswitch::hand::{Hand, Sizes};
 use vswitch::port::mem::{MemEnd, MemPort, pair};
 use vswitch::port::{Offloads, PortIo};
 use vswitch::snapshot::{Port, PortKind, Snapshot, peer_stats};
+use vswitch::sys::mmsg::RecvBatch;
 use vswitch::uplink::mem::{MemUplink, MemUplinkTx, MemWire, uplink};
 use vswitch::uplink::{RecvMeta, SendReport, Train, UplinkIo, UplinkTx};
 
@@ -64,6 +66,7 @@ pub struct Node {
     spoken: BTreeMap<usize, Option<Tunnel>>,
     burst: Burst,
     bufs: Vec<Frame>,
+    batch: RecvBatch,
     meta: Vec<RecvMeta>,
 }
 
@@ -145,7 +148,9 @@ impl Node {
         let sizes = DatapathOptions { flows, ..DatapathOptions::default() };
         let shared = shared(seed, connections);
         let conntrack = Arc::clone(&shared.conntrack);
-        let mut datapath = Datapath::new(0, sizes, [seed, !seed], Arc::default(), shared);
+        let hand = Hand::private(Sizes::default());
+        let mut datapath = Datapath::new(0, sizes, [seed, !seed], Arc::default(), shared, hand.pool);
+        let batch = hand.batch;
         let bufs = (0..UPLINK_BUFS).map(|_| datapath.pool().large()).collect();
         let (reader, tx, host) = pair(ALL, QUEUE);
         let port = Port {
@@ -178,6 +183,7 @@ impl Node {
             spoken: BTreeMap::new(),
             burst: Burst::new(),
             bufs,
+            batch,
             meta: vec![RecvMeta::default(); UPLINK_BUFS],
             facts,
         }
@@ -369,7 +375,7 @@ impl Node {
             self.datapath.from_port(&self.snapshot, port, &mut self.burst, &mut self.uplink_tx, now_ms);
         }
         for (form, uplink) in Form::ALL.into_iter().zip(&mut self.uplinks) {
-            let n = uplink.rx(&mut self.bufs, &mut self.meta).expect("memory does not fail");
+            let n = uplink.rx(&mut self.batch, &mut self.bufs, &mut self.meta).expect("memory does not fail");
             let (bufs, meta) = (&mut self.bufs[..n], &self.meta[..n]);
             for count in meta.iter().map(|m| datagrams(form, m)) {
                 self.taken += count;

@@ -14,6 +14,8 @@ pub mod names {
     pub const CONTROL: &str = "control";
     /// The connection table's memory.
     pub const CONNTRACK: &str = "conntrack";
+    /// Prefix of workers' frames; their number follows.
+    pub const HAND: &str = "hand:";
     /// The host's TAP.
     pub const HOST: &str = "host";
     /// The TAP for whole super-frames toward peers.

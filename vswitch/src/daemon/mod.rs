@@ -157,6 +157,9 @@ pub enum DaemonError {
     /// The keeper is gone.
     #[error("talk to the keeper")]
     Keeper(#[source] io::Error),
+    /// Memory for packets cannot be had.
+    #[error("memory for packets")]
+    Frames(#[source] io::Error),
     /// A thread or signal handler could not be made.
     #[error("start {what}")]
     Thread {

@@ -31,6 +31,7 @@ use super::{Daemon, DaemonError, Event, chain, fleet, masquerade, metrics, node,
 use crate::conntrack::{self, Conntrack};
 use crate::counters::port_stats;
 use crate::datapath::DatapathOptions;
+use crate::hand::{self, Hand, Left, Sizes};
 use crate::snapshot::{Port, PortKind};
 use crate::switch::Switch;
 use crate::sys::tun::{OFFLOAD_PORT, Tap, VNET_LEN};
@@ -131,8 +132,10 @@ pub(super) fn start(
         polling: takes(FastPath::Polling),
         priority: takes(FastPath::Priority),
     };
+    let parts = uplinks.deal()?;
+    let hands = (0..parts.len()).map(|n| take_hand(&keeper, &mut held, n)).collect::<Result<_, _>>()?;
     let mut daemon = Daemon {
-        switch: Switch::start(uplinks.deal()?, options, conntrack)?,
+        switch: Switch::start(parts, hands, options, conntrack)?,
         uplinks,
         whole: false,
         stored,
@@ -263,6 +266,24 @@ fn take_conntrack(
     let memory = conntrack::memory()?;
     keeper.put(names::CONNTRACK, &memory).map_err(DaemonError::Keeper)?;
     Ok(conntrack::open(&memory, seeds, |_, _| None)?.0)
+}
+
+/// A worker's frames: those the keeper held, with what is still in them, or new ones.
+fn take_hand(
+    keeper: &KeeperLink,
+    held: &mut BTreeMap<String, OwnedFd>,
+    worker: usize,
+) -> Result<(Hand, Left), DaemonError> {
+    let (name, sizes) = (format!("{}{worker}", names::HAND), Sizes::default());
+    if let Some(memory) = held.remove(&name) {
+        match Hand::take(&memory, sizes) {
+            Ok(taken) => return Ok(taken),
+            Err(err) => tracing::warn!(worker, err = %chain(&err), "the kept frames are of no use"),
+        }
+    }
+    let memory = hand::memory(sizes).map_err(DaemonError::Frames)?;
+    keeper.put(&name, &memory).map_err(DaemonError::Keeper)?;
+    Hand::take(&memory, sizes).map_err(DaemonError::Frames)
 }
 
 /// Takes back what a failed fresh start made.

@@ -45,15 +45,11 @@ pub use track::Remembered;
 use track::Sought;
 pub(crate) use track::{asked, asked_of, opened_by};
 
-/// How a worker's data path is made: how large its tables and pools are, and by which fast ways it goes.
+/// How a worker's data path is made: how large its tables are, and by which fast ways it goes.
 #[derive(Clone, Copy, Debug)]
 pub struct DatapathOptions {
     /// Flows remembered.
     pub flows: usize,
-    /// Small frames kept.
-    pub small: usize,
-    /// Large frames kept.
-    pub large: usize,
     /// Packets of a flow that come from a peer together are joined.
     pub merge: bool,
     /// Small packets that go to a peer one after the other leave together.
@@ -62,7 +58,7 @@ pub struct DatapathOptions {
 
 impl Default for DatapathOptions {
     fn default() -> Self {
-        DatapathOptions { flows: 16_384, small: 256, large: 40, merge: true, trains: true }
+        DatapathOptions { flows: 16_384, merge: true, trains: true }
     }
 }
 
@@ -175,13 +171,14 @@ impl Packet<'_> {
 }
 
 impl Datapath {
-    /// A data path for the worker with this index. `seed` keys its hash; `counters` is its block.
+    /// A data path for the worker with this index. `seed` keys its hash; `counters` is its block, `pool` its frames.
     pub fn new(
         index: usize,
         options: DatapathOptions,
         seed: [u64; 2],
         counters: Arc<CachePadded<WorkerCounters>>,
         shared: Shared,
+        pool: Pool,
     ) -> Datapath {
         let mut merge = Gro::new(MERGE);
         // A kernel peer on the same host leaves inner checksums open (only the pseudo-header's sum is there), and its
@@ -194,7 +191,7 @@ impl Datapath {
             core: Core {
                 index,
                 counters,
-                pool: Pool::new(options.small, options.large),
+                pool,
                 flows: FlowCache::new(options.flows),
                 conntrack: shared.conntrack,
                 frags: FragTable::new(FRAGMENT_LANES.0, FRAGMENT_LANES.1),

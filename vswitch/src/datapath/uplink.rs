@@ -189,6 +189,8 @@ impl Datapath {
             }
         }
         out.set_len(at);
+        // The number stays with the place, not with the memory.
+        out.take_number(&bufs[buf]);
         std::mem::swap(&mut bufs[buf], &mut out);
         // Each packet's own length, checked above, says where the next one lies.
         let mut from = 0;

@@ -70,6 +70,7 @@ impl PortIo for PlainRx {
                 std::mem::swap(&mut small, &mut frame);
             }
             pool.give(small);
+            frame.hold(into.source);
             if let Err(frame) = into.push(frame) {
                 pool.give(frame);
                 break;

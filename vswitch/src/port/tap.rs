@@ -57,8 +57,7 @@ impl PortIo for TapRx {
             if into.is_full() || budget == 0 {
                 break Ok(count);
             }
-            hot.reset();
-            hot.push(VnetHdr::LEN);
+            hot.expect(into.source);
             let n = match device::read(&*self.tap, hot.spare_mut()) {
                 Ok(n) => n,
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => break Ok(count),
@@ -80,6 +79,7 @@ impl PortIo for TapRx {
                 std::mem::replace(&mut hot, pool.large())
             };
             frame.vnet = vnet;
+            frame.hold(into.source);
             match into.push(frame) {
                 Ok(()) => count += 1,
                 Err(frame) => {

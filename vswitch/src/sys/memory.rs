@@ -1,16 +1,18 @@
-//! Memory that outlives the process: a sealed memfd, and a shared mapping of it as atomic words.
+//! Memory that outlives the process: a sealed memfd, and a shared mapping of it as atomic words, or as bytes of one owner.
 //!
-//! The descriptor is what survives, in whoever holds it; a [`Mapping`] is one process's view. All access is atomic, as
-//! other threads and another process may be at it. Never done here: knowing what the words mean.
+//! The descriptor is what survives, in whoever holds it; a [`Mapping`] is one process's view. All access to it is atomic, as
+//! other threads and another process may be at it. What is [`lend`] out belongs to one thread until the process ends.
+//! Never done here: knowing what the words mean.
 
 #![expect(unsafe_code, reason = "mmap, madvise and munmap take and give raw addresses")]
 
 use std::io;
 use std::mem::size_of;
 use std::ops::Deref;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 
@@ -45,33 +47,65 @@ impl Mapping {
     /// `InvalidInput` for no words; `InvalidData` for a file that is shorter, or whose size is not sealed; what
     /// `fstat`, `fcntl` (`EINVAL`: no memfd) and `mmap` say.
     pub fn new(fd: impl AsFd, words: usize) -> io::Result<Self> {
-        let size = bytes(words)?;
-        // Seals first: a size that was read before it was sealed may have changed.
-        if !rustix::fs::fcntl_get_seals(&fd)?.contains(SEALS) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the memory's size is not sealed"));
-        }
-        let have = rustix::fs::fstat(&fd)?.st_size;
-        if u64::try_from(have).is_ok_and(|have| have < size as u64) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the memory is too short"));
-        }
-        // SAFETY: a new mapping at an address of the kernel's choice takes nothing away from anybody; the result is
-        // checked before it is used.
-        let start = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                size,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                fd.as_fd().as_raw_fd(),
-                0,
-            )
-        };
-        if start == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { start, words })
+        Ok(Self { start: map(fd.as_fd(), bytes(words)?)?, words })
     }
+}
+
+/// Files that are lent out, by inode.
+static LENT: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+
+/// The first `words` words of a sealed memfd, and the bytes of the `more` words behind them, until the process ends. Nobody
+/// else may map the file meanwhile: its descriptor may be held by another process, but not used there.
+///
+/// # Errors
+/// Those of [`Mapping::new`]; `ResourceBusy` for a file that this process has lent out already.
+pub fn lend(fd: impl AsFd, words: usize, more: usize) -> io::Result<(&'static mut [u64], &'static mut [u8])> {
+    let size = bytes(words.checked_add(more).ok_or(io::ErrorKind::InvalidInput)?)?;
+    let inode = rustix::fs::fstat(&fd)?.st_ino;
+    let mut lent = LENT.lock().unwrap_or_else(PoisonError::into_inner);
+    if lent.contains(&inode) {
+        return Err(io::ErrorKind::ResourceBusy.into());
+    }
+    let start = map(fd.as_fd(), size)?;
+    lent.push(inode);
+    let rest = size - words * size_of::<u64>();
+    // SAFETY: `size` bytes from `start`, a page's start, are mapped readable and writable and never unmapped; any bit pattern
+    // is a word or a byte, and the two slices do not overlap. The file is mapped once in this process (`LENT`), and no other
+    // touches it, as this function asks: nothing else refers to it. While it is mapped its inode is no other file's.
+    Ok(unsafe {
+        (
+            std::slice::from_raw_parts_mut(start.as_ptr().cast(), words),
+            std::slice::from_raw_parts_mut(start.as_ptr().add(words).cast(), rest),
+        )
+    })
+}
+
+/// Maps the first `size` bytes of a sealed memfd, shared and writable.
+fn map(fd: BorrowedFd<'_>, size: usize) -> io::Result<NonNull<AtomicU64>> {
+    // Seals first: a size that was read before it was sealed may have changed.
+    if !rustix::fs::fcntl_get_seals(fd)?.contains(SEALS) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the memory's size is not sealed"));
+    }
+    let have = rustix::fs::fstat(fd)?.st_size;
+    if u64::try_from(have).is_ok_and(|have| have < size as u64) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the memory is too short"));
+    }
+    // SAFETY: a new mapping at an address of the kernel's choice takes nothing away from anybody; the result is
+    // checked before it is used.
+    let start = unsafe {
+        libc::mmap(
+            ptr::null_mut(),
+            size,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            fd.as_raw_fd(),
+            0,
+        )
+    };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    NonNull::new(start.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
 }
 
 impl Deref for Mapping {
@@ -134,6 +168,17 @@ mod tests {
         let fd = create("test", 4).unwrap();
         Mapping::new(&fd, 4).unwrap()[2].store(5, Relaxed);
         assert_eq!(Mapping::new(&fd, 4).unwrap()[2].load(Relaxed), 5);
+    }
+
+    #[test]
+    fn what_was_lent_is_there_for_the_next_and_lent_once() {
+        let fd = create("test", 512).unwrap();
+        Mapping::new(&fd, 512).unwrap()[1].store(u64::from_le_bytes(*b"leftover"), Relaxed);
+        let (words, bytes) = lend(&fd, 1, 511).unwrap();
+        assert_eq!((words.len(), bytes.len(), &bytes[..8]), (1, 4088, &b"leftover"[..]));
+        (words[0], bytes[4087]) = (1, 1);
+        assert_eq!(lend(&fd, 1, 1).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+        assert_eq!(lend(create("test", 1).unwrap(), 1, 1).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]

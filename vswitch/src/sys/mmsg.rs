@@ -1,6 +1,6 @@
 //! `recvmmsg` and `sendmmsg` on UDP sockets, with the `UDP_GRO` and `UDP_SEGMENT` control messages.
 //!
-//! [`RecvBatch`] and [`SendBatch`] own the header arrays the kernel wants; they are made once and never allocate
+//! [`RecvBatch`] and [`SendBatch`] hold the header arrays the kernel wants; they are made once and never allocate
 //! again. Pointers into the caller's buffers are written at the start of a call and mean nothing after it. Calls
 //! never block (`MSG_DONTWAIT`). One owner each: a worker's receiving or sending half.
 
@@ -31,30 +31,93 @@ pub struct Received {
     pub truncated: bool,
 }
 
-/// The arrays for receiving up to a fixed number of buffers in one call.
+/// The arrays for receiving up to a fixed number of buffers in one call. They may lie in memory that outlives the process:
+/// what a call received and its caller was not done with is then [`left`](Self::left).
 pub struct RecvBatch {
-    headers: Box<[libc::mmsghdr]>,
-    pieces: Box<[libc::iovec]>,
-    names: Box<[libc::sockaddr_storage]>,
-    controls: Box<[Control]>,
+    memory: Memory,
+    capacity: usize,
 }
 
-// SAFETY: the raw pointers in `headers` and `pieces` are only followed inside `recv`, which sets them all first.
-unsafe impl Send for RecvBatch {}
+/// Words, so that the arrays in them are aligned: a tag, and for each buffer its [`Slot`].
+enum Memory {
+    Own(Box<[u64]>),
+    Lent(&'static mut [u64]),
+}
+
+/// What the kernel reads and writes for one buffer.
+#[repr(C)]
+struct Slot {
+    name: libc::sockaddr_storage,
+    control: Control,
+    piece: libc::iovec,
+}
+
+/// Words before the arrays.
+const TAG: usize = 1;
+const HEADER: usize = size_of::<libc::mmsghdr>() / 8;
+const SLOT: usize = size_of::<Slot>() / 8;
+const _: () = assert!(size_of::<libc::mmsghdr>().is_multiple_of(8) && align_of::<libc::mmsghdr>() <= 8);
+const _: () = assert!(size_of::<Slot>().is_multiple_of(8) && align_of::<Slot>() <= 8);
 
 impl RecvBatch {
     /// Arrays for at most `capacity` buffers a call (1 to 1,024).
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.clamp(1, 1024);
-        // SAFETY: all-zero is a valid value of these C structures: integers and null pointers.
-        let (header, name) = unsafe { (zeroed::<libc::mmsghdr>(), zeroed::<libc::sockaddr_storage>()) };
-        let piece = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
-        Self {
-            headers: vec![header; capacity].into(),
-            pieces: vec![piece; capacity].into(),
-            names: vec![name; capacity].into(),
-            controls: vec![[0; 4]; capacity].into(),
+        Self { memory: Memory::Own(vec![0; Self::words(capacity)].into()), capacity }
+    }
+
+    /// The same in the first [`words`](Self::words) of this memory, with what is [`left`](Self::left) there.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    #[must_use]
+    pub fn lent(memory: &'static mut [u64], capacity: usize) -> Self {
+        assert!(memory.len() >= Self::words(capacity), "memory for {capacity} buffers");
+        Self { memory: Memory::Lent(memory), capacity }
+    }
+
+    /// Words that arrays for so many buffers take.
+    #[must_use]
+    pub const fn words(capacity: usize) -> usize {
+        TAG + capacity * (HEADER + SLOT)
+    }
+
+    /// A number of the owner's, about what it receives from now on.
+    pub fn tag(&mut self, tag: u64) {
+        self.memory.words()[0] = tag;
+    }
+
+    /// Its caller is done with the `count` buffers that the last call filled.
+    pub fn done(&mut self, count: usize) {
+        self.arrays().0.iter_mut().take(count).for_each(|header| header.msg_len = 0);
+    }
+
+    /// The tag, and what the last call received and nobody was done with, with the buffers' numbers.
+    pub fn left(&mut self) -> (u64, Vec<(usize, Received)>) {
+        let tag = self.memory.words()[0];
+        let (headers, slots) = self.arrays();
+        let filled = headers.iter_mut().zip(slots).enumerate().filter(|(_, (header, _))| header.msg_len > 0);
+        let left = filled.map(|(index, (header, slot))| {
+            // The addresses in it are another process's.
+            header.msg_hdr.msg_control = slot.control.as_mut_ptr().cast();
+            header.msg_hdr.msg_controllen = header.msg_hdr.msg_controllen.min(size_of::<Control>());
+            (index, received(header, slot))
+        });
+        (tag, left.collect())
+    }
+
+    fn arrays(&mut self) -> (&mut [libc::mmsghdr], &mut [Slot]) {
+        let (headers, slots) = self.memory.words()[TAG..][..self.capacity * (HEADER + SLOT)]
+            .split_at_mut(self.capacity * HEADER);
+        // SAFETY: both types consist of integers and raw pointers, for which any bits will do, have whole words as their
+        // sizes and need no larger alignment (asserted above); the words are as many as the elements take, and are borrowed
+        // for as long.
+        unsafe {
+            (
+                std::slice::from_raw_parts_mut(headers.as_mut_ptr().cast(), self.capacity),
+                std::slice::from_raw_parts_mut(slots.as_mut_ptr().cast(), self.capacity),
+            )
         }
     }
 
@@ -70,18 +133,17 @@ impl RecvBatch {
         mut each: impl FnMut(usize, Received),
     ) -> io::Result<usize> {
         let mut count = 0;
-        let arrays =
-            self.headers.iter_mut().zip(&mut *self.pieces).zip(&mut *self.names).zip(&mut *self.controls);
-        for ((((header, piece), name), control), buffer) in arrays.zip(buffers) {
-            piece.iov_base = buffer.as_mut_ptr().cast();
-            piece.iov_len = buffer.len();
+        let (headers, slots) = self.arrays();
+        for ((header, slot), buffer) in headers.iter_mut().zip(&mut *slots).zip(buffers) {
+            slot.piece.iov_base = buffer.as_mut_ptr().cast();
+            slot.piece.iov_len = buffer.len();
             header.msg_len = 0;
             let msg = &mut header.msg_hdr;
-            msg.msg_name = ptr::from_mut(name).cast();
+            msg.msg_name = ptr::from_mut(&mut slot.name).cast();
             msg.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-            msg.msg_iov = piece;
+            msg.msg_iov = &raw mut slot.piece;
             msg.msg_iovlen = 1;
-            msg.msg_control = control.as_mut_ptr().cast();
+            msg.msg_control = slot.control.as_mut_ptr().cast();
             msg.msg_controllen = size_of::<Control>();
             msg.msg_flags = 0;
             count += 1;
@@ -90,12 +152,12 @@ impl RecvBatch {
             return Ok(0);
         }
         let got = super::retry_eintr(|| {
-            // SAFETY: `headers[..count]` point at `pieces`, `names` and `controls`, which live in boxes of `self`
-            // and do not move, and through `pieces` at the caller's distinct buffers, borrowed for `'b`.
+            // SAFETY: `headers[..count]` point into `slots`, which lie in the memory of `self` and do not move, and
+            // through their pieces at the caller's distinct buffers, borrowed for `'b`.
             let n = unsafe {
                 libc::recvmmsg(
                     socket.as_raw_fd(),
-                    self.headers.as_mut_ptr(),
+                    headers.as_mut_ptr(),
                     count as libc::c_uint,
                     libc::MSG_DONTWAIT,
                     ptr::null_mut(),
@@ -103,16 +165,29 @@ impl RecvBatch {
             };
             usize::try_from(n).map_err(|_| io::Error::last_os_error())
         })?;
-        for (index, (header, name)) in self.headers.iter().zip(&*self.names).take(got).enumerate() {
-            let received = Received {
-                addr: from_storage(name),
-                len: header.msg_len as usize,
-                stride: stride(&header.msg_hdr),
-                truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
-            };
-            each(index, received);
+        for (index, (header, slot)) in headers.iter().zip(&*slots).take(got).enumerate() {
+            each(index, received(header, slot));
         }
         Ok(got)
+    }
+}
+
+impl Memory {
+    fn words(&mut self) -> &mut [u64] {
+        match self {
+            Memory::Own(words) => words,
+            Memory::Lent(words) => words,
+        }
+    }
+}
+
+/// What the kernel wrote about one buffer.
+fn received(header: &libc::mmsghdr, slot: &Slot) -> Received {
+    Received {
+        addr: from_storage(&slot.name),
+        len: header.msg_len as usize,
+        stride: stride(&header.msg_hdr),
+        truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
     }
 }
 

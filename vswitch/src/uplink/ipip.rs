@@ -69,7 +69,6 @@ pub enum IpipError {
 /// A receiving socket.
 pub struct IpipRx {
     socket: Socket,
-    batch: RecvBatch,
 }
 
 impl IpipRx {
@@ -100,7 +99,7 @@ impl IpipRx {
 
     fn new(socket: Socket) -> Result<Self, IpipError> {
         configure(&socket)?;
-        Ok(Self { socket, batch: RecvBatch::new(RECV_BATCH) })
+        Ok(Self { socket })
     }
 
     /// Takes only what is worker number `index`'s of `workers`, by inner destination ([`steer`]); some have `moved` to
@@ -131,8 +130,8 @@ impl IpipRx {
 }
 
 impl UplinkIo for IpipRx {
-    fn rx(&mut self, bufs: &mut [Frame], meta: &mut [RecvMeta]) -> io::Result<usize> {
-        super::receive(&mut self.batch, self.socket.as_fd(), bufs, meta)
+    fn rx(&mut self, batch: &mut RecvBatch, bufs: &mut [Frame], meta: &mut [RecvMeta]) -> io::Result<usize> {
+        super::receive(batch, self.socket.as_fd(), bufs, meta)
     }
 }
 

@@ -14,6 +14,7 @@ use encap::{Form, Frame};
 
 use super::pieces::Cursor;
 use super::{RecvMeta, SendReport, Train, UplinkIo, UplinkTx};
+use crate::sys::mmsg::RecvBatch;
 
 /// One datagram, or several of one size laid end to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,7 +132,7 @@ impl MemWire {
 }
 
 impl UplinkIo for MemUplink {
-    fn rx(&mut self, bufs: &mut [Frame], meta: &mut [RecvMeta]) -> io::Result<usize> {
+    fn rx(&mut self, _batch: &mut RecvBatch, bufs: &mut [Frame], meta: &mut [RecvMeta]) -> io::Result<usize> {
         let mut queue = lock(&self.0.to_switch);
         let mut received = 0;
         for (buf, meta) in bufs.iter_mut().zip(meta) {
@@ -244,13 +245,13 @@ mod tests {
         assert!(!wire.send(addr(3), b"full", 0));
         let mut bufs = [Frame::with_capacity(LARGE), Frame::with_capacity(LARGE)];
         let mut meta = [RecvMeta::default(); 2];
-        assert_eq!(rx.rx(&mut bufs, &mut meta).unwrap(), 2);
+        assert_eq!(rx.rx(&mut RecvBatch::new(64), &mut bufs, &mut meta).unwrap(), 2);
         assert_eq!(
             (bufs[0].data(), meta[0].addr, meta[0].len, meta[0].stride),
             (&b"aabbc"[..], addr(1), 5, 2)
         );
         assert_eq!((bufs[1].len(), meta[1].len), (0, 0));
-        assert_eq!(rx.rx(&mut bufs, &mut meta).unwrap(), 1);
-        assert_eq!(rx.rx(&mut bufs, &mut meta).unwrap(), 0);
+        assert_eq!(rx.rx(&mut RecvBatch::new(64), &mut bufs, &mut meta).unwrap(), 1);
+        assert_eq!(rx.rx(&mut RecvBatch::new(64), &mut bufs, &mut meta).unwrap(), 0);
     }
 }

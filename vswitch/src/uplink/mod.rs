@@ -38,13 +38,13 @@ impl Default for RecvMeta {
 
 /// The receiving half of an uplink. One owner.
 pub trait UplinkIo {
-    /// Receives into the first of `bufs` (large frames; they are reset) and sets their lengths; says what came in the
+    /// Receives with the arrays of `batch` into the first of `bufs` (large frames; they are reset) and sets their lengths; says what came in the
     /// same places of `meta`. Returns how many buffers were filled; 0 means that nothing waits. A buffer that was too
     /// small for its datagram comes back empty.
     ///
     /// # Errors
     /// What the socket says.
-    fn rx(&mut self, bufs: &mut [Frame], meta: &mut [RecvMeta]) -> io::Result<usize>;
+    fn rx(&mut self, batch: &mut RecvBatch, bufs: &mut [Frame], meta: &mut [RecvMeta]) -> io::Result<usize>;
 }
 
 /// A receiving socket as a worker gets it.

@@ -101,6 +101,7 @@ mod tests {
     use encap::{Frame, LARGE};
 
     use super::*;
+    use crate::sys::mmsg::RecvBatch;
     use crate::sys::netns;
     use crate::uplink::{RecvMeta, UplinkIo, udp};
 
@@ -145,7 +146,8 @@ mod tests {
                 let mut arrived = 0;
                 for (worker, rx) in group.iter_mut().enumerate() {
                     let mut bufs: Vec<Frame> = (0..64).map(|_| Frame::with_capacity(LARGE)).collect();
-                    let n = rx.rx(&mut bufs, &mut [RecvMeta::default(); 64]).unwrap();
+                    let n =
+                        rx.rx(&mut RecvBatch::new(64), &mut bufs, &mut [RecvMeta::default(); 64]).unwrap();
                     arrived += n;
                     for frame in &bufs[..n] {
                         let to =
@@ -171,7 +173,8 @@ mod tests {
             }
             let mut bufs: Vec<Frame> = (0..64).map(|_| Frame::with_capacity(LARGE)).collect();
             let meta = &mut [RecvMeta::default(); 64];
-            let got: usize = group.iter_mut().map(|rx| rx.rx(&mut bufs, meta).unwrap()).sum();
+            let got: usize =
+                group.iter_mut().map(|rx| rx.rx(&mut RecvBatch::new(64), &mut bufs, meta).unwrap()).sum();
             assert_eq!(got, 30);
         })
         .unwrap();

@@ -26,8 +26,6 @@ pub(crate) use self::tx::{MAX_BYTES_V6, MAX_SEGMENTS};
 
 /// Bytes of kernel buffer asked for, each way: some 100 trains.
 pub const SOCKET_BUFFER: u32 = 8 << 20;
-/// Buffers one receive can fill.
-const RECV_BATCH: usize = 64;
 
 /// Why the tunnel's sockets could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +62,6 @@ pub enum UdpError {
 pub struct UdpRx {
     socket: Socket,
     local: SocketAddr,
-    batch: RecvBatch,
 }
 
 /// Binds `count` receiving sockets to one address; the kernel spreads flows over them.
@@ -109,7 +106,7 @@ impl UdpRx {
             .filter(|local| local.port() != 0)
             .ok_or_else(|| UdpError::NotUdp(io::ErrorKind::InvalidInput.into()))?;
         configure(&socket, local)?;
-        Ok(Self { socket, local, batch: RecvBatch::new(RECV_BATCH) })
+        Ok(Self { socket, local })
     }
 
     /// Says whether the kernel joins datagrams of a flow in one buffer. True for sockets from [`bind`]; belongs to the
@@ -145,8 +142,8 @@ impl UdpRx {
 }
 
 impl UplinkIo for UdpRx {
-    fn rx(&mut self, bufs: &mut [Frame], meta: &mut [RecvMeta]) -> io::Result<usize> {
-        super::receive(&mut self.batch, self.socket.as_fd(), bufs, meta)
+    fn rx(&mut self, batch: &mut RecvBatch, bufs: &mut [Frame], meta: &mut [RecvMeta]) -> io::Result<usize> {
+        super::receive(batch, self.socket.as_fd(), bufs, meta)
     }
 }
 

@@ -29,7 +29,7 @@ fn receive(rx: &mut IpipRx) -> Vec<(RecvMeta, Vec<u8>)> {
     let mut meta = vec![RecvMeta::default(); RECV_BATCH];
     let mut got = Vec::new();
     loop {
-        let n = rx.rx(&mut bufs, &mut meta).unwrap();
+        let n = rx.rx(&mut RecvBatch::new(64), &mut bufs, &mut meta).unwrap();
         if n == 0 {
             return got;
         }

@@ -6,6 +6,7 @@ use encap::{Frame, LARGE};
 
 use super::*;
 use crate::sys::ethtool;
+use crate::sys::mmsg::RecvBatch;
 use crate::sys::netns::{self, Netns};
 use crate::uplink::udp::{self, UdpRx};
 use crate::uplink::{RecvMeta, UplinkIo};
@@ -69,7 +70,7 @@ fn receive(rx: &mut UdpRx) -> Option<(Vec<u8>, RecvMeta)> {
     let mut bufs = [Frame::with_capacity(LARGE)];
     let mut meta = [RecvMeta::default()];
     for _ in 0..200 {
-        if rx.rx(&mut bufs, &mut meta).unwrap() == 1 {
+        if rx.rx(&mut RecvBatch::new(64), &mut bufs, &mut meta).unwrap() == 1 {
             return Some((bufs[0].data().to_vec(), meta[0]));
         }
         std::thread::sleep(Duration::from_millis(5));

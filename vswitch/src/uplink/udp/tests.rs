@@ -36,10 +36,14 @@ fn a_train_arrives_whole_over_both_families() {
             assert_eq!(train.count(), 46);
             assert_eq!(tx.send(&[train]), SendReport { sent: 46, ..SendReport::default() });
             let (mut bufs, mut meta) = frames(2);
-            assert_eq!(rx.rx(&mut bufs, &mut meta).unwrap(), 1, "the largest train is one buffer");
+            assert_eq!(
+                rx.rx(&mut RecvBatch::new(64), &mut bufs, &mut meta).unwrap(),
+                1,
+                "the largest train is one buffer"
+            );
             assert_eq!((meta[0].len, meta[0].stride), (bytes, 1450));
             assert_eq!(bufs[0].data(), &body[..]);
-            assert_eq!(rx.rx(&mut bufs, &mut meta).unwrap(), 0);
+            assert_eq!(rx.rx(&mut RecvBatch::new(64), &mut bufs, &mut meta).unwrap(), 0);
         }
     })
     .unwrap();
@@ -62,7 +66,7 @@ fn without_segmentation_the_same_pieces_go_one_by_one() {
         let (mut bufs, mut meta) = frames(16);
         let mut got = Vec::new();
         loop {
-            let n = rx.rx(&mut bufs, &mut meta).unwrap();
+            let n = rx.rx(&mut RecvBatch::new(64), &mut bufs, &mut meta).unwrap();
             if n == 0 {
                 break;
             }
@@ -92,7 +96,7 @@ fn a_device_that_cannot_segment_turns_it_off_for_good() {
         assert_eq!(tx.send(&[train, train]), SendReport { sent: 6, ..SendReport::default() });
         assert!(tx.segments(), "a narrow path is no reason to stop segmenting");
         let (mut bufs, mut meta) = frames(8);
-        let n = rx.rx(&mut bufs, &mut meta).unwrap();
+        let n = rx.rx(&mut RecvBatch::new(64), &mut bufs, &mut meta).unwrap();
         assert_eq!(meta[..n].iter().map(|m| m.len).sum::<usize>(), 12_000);
         // SO_NO_CHECK makes the kernel refuse trains with EINVAL, as a device without checksum offload does with EIO.
         let (rx, mut tx) = ends(false, 1);
@@ -117,7 +121,7 @@ fn flows_keep_their_source_port_and_spread_over_all_of_them() {
         for hash in (0..64u64).chain(0..64) {
             let train = Train { dst: &dst, flow_hash: hash << 32, seg: 1, total: 1, parts: &part };
             assert_eq!(tx.send(&[train]).sent, 1);
-            assert_eq!(rx.rx(&mut bufs, &mut meta).unwrap(), 1);
+            assert_eq!(rx.rx(&mut RecvBatch::new(64), &mut bufs, &mut meta).unwrap(), 1);
             assert_eq!(tx.source(hash << 32, false), Some(meta[0].addr));
             assert_eq!(tx.source(hash << 32, true), None);
             let port = meta[0].addr.port();
@@ -139,7 +143,7 @@ fn the_bound_sender_uses_the_tunnel_port() {
         let train = Train { dst: &dst, flow_hash: 3, seg: 1, total: 1, parts: &part };
         assert_eq!(tx.send(&[train]).sent, 1);
         let (mut bufs, mut meta) = frames(1);
-        assert_eq!(b.rx(&mut bufs, &mut meta).unwrap(), 1);
+        assert_eq!(b.rx(&mut RecvBatch::new(64), &mut bufs, &mut meta).unwrap(), 1);
         assert_eq!(meta[0].addr, a[0].local());
         let v6: SocketAddr = "[::1]:9".parse().unwrap();
         let report = tx.send(&[Train { dst: &v6, ..train }]);
@@ -177,7 +181,7 @@ fn a_socket_is_adopted_with_what_waits_in_it() {
         let mut rx = UdpRx::adopt(fd).unwrap();
         assert_eq!(rx.local(), local);
         let (mut bufs, mut meta) = frames(1);
-        assert_eq!(rx.rx(&mut bufs, &mut meta).unwrap(), 1);
+        assert_eq!(rx.rx(&mut RecvBatch::new(64), &mut bufs, &mut meta).unwrap(), 1);
         assert_eq!(bufs[0].data(), b"waiting");
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         assert!(matches!(UdpRx::adopt(tcp.into()), Err(UdpError::NotUdp(_))));
@@ -198,7 +202,11 @@ fn a_socket_told_not_to_join_stays_so_when_a_copy_of_it_sends() {
         let train = Train { dst: &dst, flow_hash: 0, seg: 1000, total: 3000, parts: &[IoSlice::new(&body)] };
         assert_eq!(tx.send(&[train]).sent, 3);
         let (mut bufs, mut meta) = frames(8);
-        assert_eq!(rx.rx(&mut bufs, &mut meta).unwrap(), 3, "each datagram in a buffer of its own");
+        assert_eq!(
+            rx.rx(&mut RecvBatch::new(64), &mut bufs, &mut meta).unwrap(),
+            3,
+            "each datagram in a buffer of its own"
+        );
         assert!(meta[..3].iter().all(|m| (m.len, m.stride) == (1000, 0)), "{meta:?}");
     })
     .unwrap();
