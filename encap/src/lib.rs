@@ -17,6 +17,7 @@
 //! Nothing here does I/O, reads a clock, starts a thread or takes a lock. Nothing here panics on bytes from a wire, and
 //! nothing on a packet's path allocates once the arenas have warmed up.
 
+pub mod again;
 pub mod burst;
 pub mod checksum;
 pub mod echo;

@@ -29,7 +29,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("group", &[]),
     ("icmp_limit", &[]),
     ("polling", &[]),
-    ("share", &[]),
+    ("share", &["counters"]),
     ("balance", &[]),
     ("reply", &[]),
     ("counters", &[]),
@@ -59,6 +59,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "uplink",
         ],
     ),
+    ("hand", &["snapshot", "sys", "uplink"]),
     (
         "worker",
         &[
@@ -66,6 +67,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "counters",
             "datapath",
             "flow",
+            "hand",
             "pipeline",
             "polling",
             "port",
@@ -86,6 +88,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("reply", &["control", "bgp"]),
     ("pipeline", &["control", "bgp"]),
     ("datapath", &["control", "bgp"]),
+    ("hand", &["control", "bgp"]),
     ("worker", &["control", "bgp"]),
     ("port", &["control", "bgp"]),
     ("uplink", &["control", "bgp"]),

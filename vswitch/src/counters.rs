@@ -264,6 +264,15 @@ pub fn port_stats(workers: usize) -> PortStatsBlocks {
     (0..workers).map(|_| CachePadded::new(PortStats::default())).collect()
 }
 
+/// What a worker has read from its ports in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Packets that may be routed.
+    pub packets: u64,
+    /// TCP segments among them that only acknowledge.
+    pub acks: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,18 +2,18 @@
 //!
 //! A packet that was read from a TAP or a socket and not yet written is nowhere else; were its process killed then, it would
 //! be lost. So the keeper holds this memory, and whoever starts next finds in it what the last one was at ([`Left`]) and
-//! takes it from there, as if it had come just now ([`again`]). A packet may then be delivered twice, where its death fell
+//! takes it from there, as if it had come just now ([`encap::again`]). A packet may then be delivered twice, where its death fell
 //! between writing it and noting that; never is one that was read lost.
 //!
 //! Taken up by the control thread before workers start; each part then belongs to its worker.
 
-pub mod again;
-
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use encap::{Form, Found, Frame, HEADROOM, LARGE, Pool, SMALL};
+use encap::again;
+use encap::{Form, Found, Frame, HEADROOM, LARGE, Mac, Pool, SMALL};
 
+use crate::snapshot::{GATEWAY_MAC, Port};
 use crate::sys::memory;
 use crate::sys::mmsg::RecvBatch;
 use crate::uplink::RecvMeta;
@@ -61,7 +61,7 @@ pub struct Hand {
 /// What a worker had in its hands when it died.
 #[derive(Debug, Default)]
 pub struct Left {
-    /// Frames read from ports, each with the number that stands for its port ([`again::source`]).
+    /// Frames read from ports, each with the number that stands for its port ([`source`]).
     pub frames: Vec<(u64, Frame)>,
     /// The buffers a socket of some form had filled.
     pub buffers: Vec<(Frame, RecvMeta)>,
@@ -156,6 +156,28 @@ fn copy(slab: &Frame, len: usize) -> Option<Frame> {
     let mut frame = Frame::with_capacity(LARGE);
     let taken = frame.copy_from(slab.behind_headroom().get(..len)?);
     taken.then_some(frame)
+}
+
+/// The number that stands for a port: its interface's MAC address, which it keeps over restarts.
+#[must_use]
+pub fn source(port: &Port) -> u64 {
+    let [a, b, c, d, e, f] = port.mac.0;
+    u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+}
+
+/// A frame of `port` as it was when it was read.
+pub fn read_again(port: &Port, frame: &mut Frame) {
+    again::from_port(frame, port.mac, GATEWAY_MAC);
+}
+
+/// The buffer of a socket of this form as it was when it was received; `vtep` is this node's.
+pub fn received_again(form: Form, frame: &mut Frame, meta: &mut RecvMeta, vtep: Mac) {
+    match form {
+        Form::Vxlan => again::from_vxlan(frame, meta.stride, vtep),
+        Form::Udp => again::from_bare(frame),
+        Form::Ipip => again::from_ipip(frame),
+    }
+    meta.len = frame.len();
 }
 
 /// The number by which a form is known in the memory.

@@ -16,6 +16,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::counters::Carried;
+
 /// The nice value of a worker with little to do: twelve times the weight of an ordinary thread.
 pub const LIGHT: i32 = -11;
 /// That of a busy one.
@@ -25,15 +27,6 @@ const PERIOD: Duration = Duration::from_millis(20);
 /// Of a hundred: below, a worker is light; above the other, busy; between, what it was.
 const LITTLE: u128 = 35;
 const MUCH: u128 = 60;
-
-/// What a worker has read from its ports in its life.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Carried {
-    /// Packets that may be routed.
-    pub packets: u64,
-    /// TCP segments among them that only acknowledge.
-    pub acks: u64,
-}
 
 /// What a worker has used and carried since it was last looked at.
 #[derive(Debug)]

@@ -25,7 +25,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::counters::WorkerCounters;
 use crate::datapath::{Datapath, DatapathOptions, Shared};
-use crate::hand::{self, Hand, Left, again};
+use crate::hand::{self, Hand, Left};
 use crate::polling::Polling;
 use crate::port::PortIo;
 use crate::share::Share;
@@ -242,12 +242,12 @@ impl Worker {
         let (packets, datagrams) = (frames.len(), buffers.len());
         for (source, read) in frames {
             // Of a port that is gone, nobody waits for it.
-            let port = snap.ports.iter().flatten().find(|port| again::source(port) == source);
+            let port = snap.ports.iter().flatten().find(|port| hand::source(port) == source);
             let Some(port) = port else { continue };
             let mut frame = self.dp.pool().large();
             frame.copy_from(read.data());
             frame.vnet = read.vnet;
-            again::from_port(port, &mut frame);
+            hand::read_again(port, &mut frame);
             frame.hold(source);
             if self.burst.push(frame).is_ok() {
                 self.dp.from_port(snap, port, &mut self.burst, &mut *self.setup.io.uplink_tx, now_ms);
@@ -256,7 +256,7 @@ impl Worker {
         if let Some(form) = form {
             buffers
                 .iter_mut()
-                .for_each(|(frame, meta)| again::from_uplink(form, frame, meta, snap.node.vtep_mac));
+                .for_each(|(frame, meta)| hand::received_again(form, frame, meta, snap.node.vtep_mac));
             let (mut bufs, meta): (Vec<Frame>, Vec<RecvMeta>) = buffers.into_iter().unzip();
             self.dp.from_uplink(snap, form, &mut bufs, &meta, &mut *self.setup.io.uplink_tx, now_ms);
         }
@@ -269,7 +269,7 @@ impl Worker {
         // A port that is not in the tables (yet) is read later, or its reader is about to be removed.
         let Some(port) = snap.port(index as u32) else { return false };
         let budget = if self.ready.is_empty() { LONE_BUDGET } else { PORT_BUDGET };
-        self.burst.source = again::source(port);
+        self.burst.source = hand::source(port);
         let got = source.rx.rx(&mut self.burst, self.dp.pool(), budget);
         let bytes: usize = self.burst.frames().iter().map(Frame::len).sum();
         let n = self.burst.len();

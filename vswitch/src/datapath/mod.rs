@@ -32,12 +32,11 @@ use policy::frag::FragTable;
 use policy::{FlowKey, HashKey};
 
 use crate::conntrack::Conntrack;
-use crate::counters::{DropReason, PortStats, WorkerCounters};
+use crate::counters::{Carried, DropReason, PortStats, WorkerCounters};
 use crate::events::Events;
 use crate::flow::FlowCache;
 use crate::icmp_limit::IcmpLimit;
 use crate::pipeline::{self, Action, Admit, Ingress};
-use crate::share::Carried;
 use crate::snapshot::{GATEWAY_MAC, Peer, Port, PortKind, Snapshot};
 use crate::uplink::UplinkTx;
 

@@ -126,8 +126,14 @@ fn talk(from: &Netns, to: IpAddr, args: &[&str]) -> Result<String, LabError> {
     words.push(&to);
     let out = cmd::output(&words)?;
     // 0 = answered, 1 = no answer, 2 = could not even send: "Network is unreachable" counts as no answer too.
+    if out.status.code() == Some(NOT_FOUND) {
+        return Err(start(io::ErrorKind::NotFound.into()));
+    }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
+
+/// What `nsenter` ends with when the program it should run is not there.
+const NOT_FOUND: i32 = 127;
 
 fn seconds(ms: u32) -> String {
     format!("{}.{:03}", ms / 1000, ms % 1000)
