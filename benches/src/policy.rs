@@ -18,7 +18,7 @@ use crate::cubic::Allowed;
 use crate::levels::Levels;
 use crate::offloads::Offloads;
 use crate::rows::Goal;
-use crate::stats::{Ratio};
+use crate::stats::Ratio;
 use curve::{Point, many_to_one};
 pub use rates::Rates;
 

@@ -3,7 +3,8 @@
 //! A packet that was read from a TAP or a socket and not yet written is nowhere else; were its process killed then, it would
 //! be lost. So the keeper holds this memory, and whoever starts next finds in it what the last one was at ([`Left`]) and
 //! takes it from there, as if it had come just now ([`encap::again`]). A packet may then be delivered twice, where its death fell
-//! between writing it and noting that; never is one that was read lost.
+//! between writing it and noting that; never is one that was read lost. What is taken up is not marked anew: a packet that
+//! should make a switch die would otherwise do so again and again.
 //!
 //! Taken up by the control thread before workers start; each part then belongs to its worker.
 

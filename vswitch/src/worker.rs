@@ -235,7 +235,8 @@ impl Worker {
         }
     }
 
-    /// Takes in what its predecessor had read and not handed on.
+    /// Takes in what its predecessor had read and not handed on. It is not marked anew: a packet that a switch dies of is
+    /// taken up once, not for ever.
     fn take_up(&mut self, snap: &Snapshot) {
         let Left { frames, mut buffers, form } = std::mem::take(&mut self.setup.left);
         let now_ms = self.started.elapsed().as_millis() as u64;
@@ -248,7 +249,6 @@ impl Worker {
             frame.copy_from(read.data());
             frame.vnet = read.vnet;
             hand::read_again(port, &mut frame);
-            frame.hold(source);
             if self.burst.push(frame).is_ok() {
                 self.dp.from_port(snap, port, &mut self.burst, &mut *self.setup.io.uplink_tx, now_ms);
             }
