@@ -112,10 +112,12 @@ impl Hand {
         let mut large: Vec<Frame> = (0..sizes.large + BUFFERS).map(|_| cut(HEADROOM + LARGE)).collect();
         let mut batch = RecvBatch::lent(arrays, BUFFERS);
         let left = if known { Left::found(&mut batch, small.iter().chain(&large)) } else { Left::default() };
-        // From here on it is ours. The frames are copies.
+        // From here on it is ours. The frames are copies. New memory is left alone: what is touched takes a page.
+        if head[0] != 0 {
+            batch.done(BUFFERS);
+            small.iter_mut().chain(&mut large).for_each(Frame::release);
+        }
         head[0] = VERSION;
-        batch.done(BUFFERS);
-        small.iter_mut().chain(&mut large).for_each(Frame::release);
         Ok((Hand { pool: Pool::of(small, large), batch }, left))
     }
 }
