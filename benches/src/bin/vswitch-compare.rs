@@ -45,20 +45,24 @@ struct Args {
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 fn main() -> ExitCode {
     let args = Args::parse();
-    match compare(&args) {
-        Ok(comparison) => {
-            println!("{}", comparison.table());
-            if args.check && !comparison.met() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
-        }
+    let (comparison, failed) = match compare(&args) {
+        Ok(done) => done,
         Err(error) => {
             eprintln!("vswitch-compare: {error:#}");
-            ExitCode::FAILURE
+            return ExitCode::FAILURE;
         }
+    };
+    println!("{}", comparison.table());
+    for error in &failed {
+        eprintln!("vswitch-compare: {error:#}");
     }
+    let short = args.check && !comparison.met();
+    if failed.is_empty() && !short { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// What could be measured, and why the rest could not: a tool that one row misses costs the others nothing.
 #[allow(clippy::print_stderr)]
-fn compare(args: &Args) -> anyhow::Result<Comparison> {
+fn compare(args: &Args) -> anyhow::Result<(Comparison, Vec<anyhow::Error>)> {
     let (pairs, seconds) = if args.quick { (2, 2) } else { (args.pairs.max(1), args.seconds.max(1)) };
     // All but the large ones, which take minutes each, unless they are asked for.
     let wanted = |id: &str, quick: bool| {
@@ -66,7 +70,33 @@ fn compare(args: &Args) -> anyhow::Result<Comparison> {
     };
     let (stop, programs) = (Stop::on_signals()?, Programs::find()?);
     let cubic = Allowed::add()?;
-    let mut comparison = Comparison {
+    let mut failed = Vec::new();
+    let mut rows = Vec::new();
+    let chosen: Vec<&Bench> = rows::ALL.iter().filter(|bench| wanted(bench.id, bench.quick)).collect();
+    for group in chosen.chunk_by(|one, next| one.shares(next)) {
+        let networks = group[0]
+            .networks(&programs, &stop, &cubic)
+            .with_context(|| format!("networks of row {}", group[0].id));
+        let Some(networks) = done(networks, &stop, &mut failed)? else { continue };
+        for bench in group {
+            let measured =
+                measure(bench, &networks, pairs, seconds, &stop).with_context(|| format!("row {}", bench.id));
+            rows.extend(done(measured, &stop, &mut failed)?.into_iter().flatten());
+        }
+    }
+    // One of the others, where it is wanted.
+    macro_rules! other {
+        ($id:literal, $quick:literal, $what:literal, $run:expr) => {
+            if wanted($id, $quick) {
+                eprintln!("{}: {}", $id, $what);
+                done($run.context($id), &stop, &mut failed)?
+            } else {
+                None
+            }
+        };
+    }
+    let few = |quick, all| if args.quick { quick } else { all };
+    let comparison = Comparison {
         kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")
             .context("kernel release")?
             .trim()
@@ -74,65 +104,37 @@ fn compare(args: &Args) -> anyhow::Result<Comparison> {
         commit: commit(),
         cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         seconds,
-        rows: Vec::new(),
-        cni: None,
-        rates: None,
-        policy: None,
-        pods: None,
-        routes: None,
-        flows: None,
-        label: None,
-        bgp: None,
-        reroute: None,
+        rows,
+        cni: other!("cni", true, "attach and detach", cni::run(&programs, &stop, few(10, 40))),
+        rates: other!(
+            "rates",
+            false,
+            "new connections under 10,000 rules",
+            policy::rates::run(&programs, &stop, &cubic, pairs, seconds)
+        ),
+        policy: other!("policy", false, "1 to 100,000 rules", policy::run(&programs, &stop, &cubic)),
+        pods: other!(
+            "pods",
+            false,
+            "2 to 250 on a node",
+            pods::run(&programs, &stop, &cubic, pairs, seconds)
+        ),
+        routes: other!(
+            "routes",
+            false,
+            "1 to 100,000",
+            routes::run(&programs, &stop, &cubic, pairs, seconds)
+        ),
+        flows: other!("flows", false, "1,000 to 1,000,000", flows::run(&programs, &stop, pairs, seconds)),
+        label: other!("label", false, "a change felt by packets", label::run(&programs, &stop, few(20, 200))),
+        bgp: other!("bgp", false, "a large table", bgp::run(&programs, &stop, few(100_000, bgp::ROUTES))),
+        reroute: other!(
+            "reroute",
+            false,
+            "an UPDATE felt by packets",
+            reroute::run(&programs, &stop, few(20, 200))
+        ),
     };
-    let chosen: Vec<&Bench> = rows::ALL.iter().filter(|bench| wanted(bench.id, bench.quick)).collect();
-    for group in chosen.chunk_by(|one, next| one.shares(next)) {
-        let networks = group[0]
-            .networks(&programs, &stop, &cubic)
-            .with_context(|| format!("networks of row {}", group[0].id))?;
-        for bench in group {
-            comparison.rows.extend(
-                measure(bench, &networks, pairs, seconds, &stop)
-                    .with_context(|| format!("row {}", bench.id))?,
-            );
-        }
-    }
-    if wanted("cni", true) {
-        eprintln!("cni: attach and detach");
-        comparison.cni = Some(cni::run(&programs, &stop, if args.quick { 10 } else { 40 })?);
-    }
-    if wanted("rates", false) {
-        eprintln!("rates: new connections under 10,000 rules");
-        comparison.rates = Some(policy::rates::run(&programs, &stop, &cubic, pairs, seconds)?);
-    }
-    if wanted("policy", false) {
-        eprintln!("policy: 1 to 100,000 rules");
-        comparison.policy = Some(policy::run(&programs, &stop, &cubic)?);
-    }
-    if wanted("pods", false) {
-        eprintln!("pods: 2 to 250 on a node");
-        comparison.pods = Some(pods::run(&programs, &stop, &cubic, pairs, seconds)?);
-    }
-    if wanted("routes", false) {
-        eprintln!("routes: 1 to 100,000");
-        comparison.routes = Some(routes::run(&programs, &stop, &cubic, pairs, seconds)?);
-    }
-    if wanted("flows", false) {
-        eprintln!("flows: 1,000 to 1,000,000");
-        comparison.flows = Some(flows::run(&programs, &stop, pairs, seconds)?);
-    }
-    if wanted("label", false) {
-        eprintln!("label: a change felt by packets");
-        comparison.label = Some(label::run(&programs, &stop, if args.quick { 20 } else { 200 })?);
-    }
-    if wanted("bgp", false) {
-        eprintln!("bgp: a large table");
-        comparison.bgp = Some(bgp::run(&programs, &stop, if args.quick { 100_000 } else { bgp::ROUTES })?);
-    }
-    if wanted("reroute", false) {
-        eprintln!("reroute: an UPDATE felt by packets");
-        comparison.reroute = Some(reroute::run(&programs, &stop, if args.quick { 20 } else { 200 })?);
-    }
     if let Some(dir) = &args.charts {
         std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
         for (stem, chart) in comparison.charts() {
@@ -144,7 +146,21 @@ fn compare(args: &Args) -> anyhow::Result<Comparison> {
         let file = std::fs::File::create(path).with_context(|| path.display().to_string())?;
         serde_json::to_writer_pretty(file, &comparison)?;
     }
-    Ok(comparison)
+    Ok((comparison, failed))
+}
+
+/// What came of a step; none = it is among those that failed.
+///
+/// # Errors
+/// After Ctrl-C: then nothing further is to be measured.
+#[allow(clippy::print_stderr)]
+fn done<T>(
+    step: anyhow::Result<T>,
+    stop: &Stop,
+    failed: &mut Vec<anyhow::Error>,
+) -> anyhow::Result<Option<T>> {
+    stop.check()?;
+    Ok(step.inspect_err(|error| eprintln!("  {error:#}")).map_err(|error| failed.push(error)).ok())
 }
 
 /// The runs of one row, and what its lines read off them.
