@@ -9,6 +9,8 @@
 //! so a neighbour that flaps faster than tables are made costs no memory, and nobody waits for anybody. The thread never
 //! touches a packet.
 
+mod conns;
+
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
 use std::net::IpAddr;
@@ -40,8 +42,6 @@ const WAKE: Token = Token(usize::MAX);
 const MONITOR: Token = Token(usize::MAX - 1);
 /// Connections' tokens begin here; listeners' are below.
 const CONNS: usize = 1 << 10;
-/// Bytes read from one connection before others have their turn.
-const READ: usize = 256 << 10;
 /// How often neighbours' numbers are told anew.
 const SAMPLES: Duration = Duration::from_secs(1);
 /// Priority of the thread (`nice`): below the workers, which run on the same processors.
@@ -337,93 +337,6 @@ impl Driver {
             let all = self.speaker.peers(now);
             self.gauges.tell(all.iter().take(MOST_NEIGHBOURS).map(NeighbourSample::from).collect());
         }
-    }
-
-    fn keep(&mut self, id: ConnId, mut conn: Conn, now: Instant) {
-        let token = Token(CONNS + id.0 as usize);
-        let both = Interest::READABLE | Interest::WRITABLE;
-        match self.poll.registry().register(&mut conn.stream, token, both) {
-            Ok(()) => drop(self.conns.insert(id, conn)),
-            Err(_) => self.speaker.closed(id, now),
-        }
-    }
-
-    fn accept(&mut self, at: usize, now: Instant) {
-        while let Some(Ok((stream, remote))) = self.listeners.get(at).map(TcpListener::accept) {
-            let Ok(local) = stream.local_addr() else { continue };
-            // Who is not taken is closed by being dropped; the speaker tells why.
-            let Ok((id, options)) = self.speaker.incoming(remote, local.ip(), now) else { continue };
-            match conn::welcome(stream, remote.ip(), &options) {
-                Ok(conn) => self.keep(id, conn, now),
-                Err(err) => {
-                    tracing::warn!(%remote, %err, "a BGP connection's options");
-                    self.speaker.closed(id, now);
-                }
-            }
-        }
-    }
-
-    fn writable(&mut self, id: ConnId, now: Instant) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
-        if conn.dialling {
-            let failed = !matches!(conn.stream.take_error(), Ok(None));
-            match conn.stream.local_addr() {
-                // Not yet: the event was of another kind.
-                _ if !failed && conn.stream.peer_addr().is_err() => return,
-                Ok(local) if !failed => {
-                    conn.dialling = false;
-                    self.speaker.connected(id, local.ip(), now);
-                }
-                _ => return self.gone(id, now),
-            }
-        }
-        self.flush(id, now);
-    }
-
-    fn flush(&mut self, id: ConnId, now: Instant) {
-        loop {
-            let Some(conn) = self.conns.get_mut(&id).filter(|c| !c.dialling) else { return };
-            let mut unsent = self.speaker.unsent(id).peekable();
-            if unsent.peek().is_none() {
-                return;
-            }
-            match conn.write(unsent) {
-                Ok(n) => self.speaker.sent(id, n, now),
-                Err(err) if err.kind() == io::ErrorKind::WouldBlock => return,
-                Err(_) => return self.gone(id, now),
-            }
-        }
-    }
-
-    /// Reads a connection for its turn; true when there may be more.
-    fn read(&mut self, id: ConnId, now: Instant) -> bool {
-        let mut taken = 0;
-        while taken < READ {
-            let Some(conn) = self.conns.get_mut(&id).filter(|c| !c.dialling) else { return false };
-            match conn.read(&mut self.buffer) {
-                Ok(0) => {
-                    self.gone(id, now);
-                    return false;
-                }
-                Ok(n) => {
-                    taken += n;
-                    self.speaker.received(id, &self.buffer[..n], now);
-                }
-                Err(err) if err.kind() == io::ErrorKind::WouldBlock => return false,
-                Err(_) => {
-                    self.gone(id, now);
-                    return false;
-                }
-            }
-        }
-        true
-    }
-
-    fn gone(&mut self, id: ConnId, now: Instant) {
-        if let Some(mut conn) = self.conns.remove(&id) {
-            let _ = self.poll.registry().deregister(&mut conn.stream);
-        }
-        self.speaker.closed(id, now);
     }
 
     /// Keys of neighbours that will dial, on the listeners of their family.
