@@ -32,7 +32,7 @@ struct Bed {
 
 impl Bed {
     fn new() -> Bed {
-        let mut node = Node::sized(0, Tunnel::Vxlan { vni: 1 }, 7, 1 << 20, DatapathOptions::default().flows);
+        let mut node = Node::sized(0, Tunnel::Vxlan { vni: 1 }, 7, 1 << 20, DatapathOptions::default());
         let pods: Vec<(Identity, MemEnd)> = (0..PODS).map(|_| node.attach(0, true)).collect();
         node.publish(0, 1);
         let next = |i: usize| &pods[(i + 1) % PODS].0;

@@ -234,7 +234,7 @@ fn line(name: &str, times: &[f64]) -> String {
 
 #[allow(clippy::print_stdout)] // the body of a program
 fn main() {
-    let mut node = Node::sized(0, Tunnel::Vxlan { vni: 1 }, 7, 1 << 16, DatapathOptions::default().flows);
+    let mut node = Node::sized(0, Tunnel::Vxlan { vni: 1 }, 7, 1 << 16, DatapathOptions::default());
     let (identity, pod) = node.attach(0, true);
     node.publish(0, 1);
     let (mut facts, ports) = node.facts();

@@ -29,10 +29,12 @@ pub fn from_port(frame: &mut Frame, mac: Mac, gateway: Mac) {
     }
 }
 
-/// VXLAN datagrams of `stride` bytes each (0 = there is one), as they came to the VTEP with the address `vtep`.
+/// VXLAN datagrams of `stride` bytes each (0 = there is one), as they came to the VTEP with the address `vtep`. Nothing is
+/// changed in slices.
 pub fn from_vxlan(frame: &mut Frame, stride: usize, vtep: Mac) {
     let stride = if stride == 0 { frame.len() } else { stride };
-    for datagram in frame.data_mut().chunks_mut(stride.max(1)) {
+    let whole = |datagram: &&mut [u8]| !crate::slice::is_slice(datagram);
+    for datagram in frame.data_mut().chunks_mut(stride.max(1)).filter(whole) {
         let Some(inner) = datagram.get_mut(crate::vxlan::VXLAN_LEN..) else { continue };
         if let Some(mac) = inner.first_chunk_mut() {
             *mac = vtep.0;

@@ -14,6 +14,7 @@
 //! costs a join, never order. Nothing is allocated within `max_packets`.
 
 mod shape;
+mod slices;
 mod slot;
 
 use crate::checksum;
@@ -21,6 +22,7 @@ use crate::frame::Frame;
 use crate::parse::{self, Frag};
 use crate::vnet::VnetHdr;
 use shape::Shape;
+pub use slices::HEADS;
 use slot::Slot;
 
 const INDEX: usize = 256;
@@ -115,6 +117,7 @@ pub struct Gro {
     join: bool,
     udp: bool,
     open: bool,
+    trains: slices::Trains,
 }
 
 impl Gro {
@@ -131,6 +134,7 @@ impl Gro {
             join: true,
             udp: true,
             open: false,
+            trains: slices::Trains::default(),
         }
     }
 
@@ -234,7 +238,7 @@ impl Gro {
     pub fn packet(&mut self, i: usize) -> GroPacket<'_> {
         let slot = &mut self.slots[..self.used][i];
         let (source, first) = (slot.source, slot.frame);
-        if slot.count < 2 {
+        if slot.count < 2 && !slot.sliced {
             let total_len = first.len as usize;
             return GroPacket {
                 head: GroHead::InPlace(first),
@@ -266,6 +270,7 @@ impl Gro {
     #[inline]
     pub fn clear(&mut self) {
         self.used = 0;
+        self.trains.batch += 1;
         self.index = [NONE; INDEX];
         self.spans.clear();
         self.next.clear();

@@ -7,9 +7,13 @@
 //! What changes from segment to segment, as the kernel does it: IP length and IPv4 identification (+1), TCP sequence
 //! number, FIN and PSH on the last segment only, CWR on the first only (RFC 3168 section 6.1.2), UDP length, checksums.
 
+mod slices;
+
 use crate::checksum::{self, Sum, TCP};
 use crate::parse::{self, ParseError, Parsed};
 use crate::vnet::{VnetError, VnetHdr};
+
+pub(crate) use slices::head_len;
 
 /// Most segments one frame may be cut into; a 64 KiB frame of 48-byte segments stays below.
 pub const MAX_SEGMENTS: usize = 2048;

@@ -59,6 +59,12 @@ fn everything_arrives_without_each_of_them() {
         let tap = lab.bed.nodes[0].ip("-o link show").unwrap().contains("vsw-up0");
         assert_eq!(tap, !out(FastPath::UplinkTap), "{without:?}");
         let sent = mean_size(&lab.bed.nodes[0], "eth0", "tx", || bulk(&a, &b));
+        let slices = lab.daemon(0).unwrap().peers().unwrap()[0].tx_slices;
+        if out(FastPath::Slices) || out(FastPath::Merging) {
+            assert_eq!(slices, 0, "{without:?}");
+        } else if out(FastPath::UplinkTap) {
+            assert!(slices > 0, "{without:?}: what cannot leave whole leaves in slices");
+        }
         let whole = !(out(FastPath::UplinkTap) && out(FastPath::Segmentation));
         assert_eq!(sent > 3000.0, whole, "{without:?}: packets of {sent:.0} bytes leave");
         let received = mean_size(&b.netns, "eth0", "rx", || bulk(&a, &b));

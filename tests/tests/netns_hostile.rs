@@ -17,7 +17,8 @@ use vswitch::sys::netlink::Netlink;
 use vswitch::sys::packet::PacketSocket;
 use vswitch_tests::programs::programs;
 use vswitch_tests::serial::turn;
-use vswitch_tests::sim::hostile::{header, mutate};
+use vswitch_tests::sim::craft::Way;
+use vswitch_tests::sim::hostile::{header, mutate, slices};
 use vswitch_tests::sim::random::Random;
 
 fn frames() -> u64 {
@@ -111,6 +112,11 @@ fn hostile_frames_at_real_interfaces() {
         let uplink =
             within(lab.bed.nodes[1].path(), || UdpSocket::bind(("192.168.77.2", 0)).unwrap()).unwrap();
         let inner = corpus(&b, &a, Mac([0x0e, 0, 0, 0, 0, 2]));
+        let supers = [a.v4, a.v6].map(|to| {
+            let from = if to.is_ipv6() { b.v6 } else { b.v4 };
+            let (src, dst) = (Mac([0x0e, 0, 0, 0, 0, 2]), Mac([0x0e, 0, 0, 0, 0, 1]));
+            Way { src, dst, from, to, ttl: 64 }.super_tcp((5000, 80), 9, 9000, 1300)
+        });
         let mut sent = 0u64;
         for _ in 0..frames() {
             let mut frame = random.pick(&inner).clone();
@@ -129,6 +135,12 @@ fn hostile_frames_at_real_interfaces() {
                 datagram[at] ^= 1 << random.below(8);
             }
             sent += u64::from(uplink.send_to(&datagram, (to, port)).is_ok());
+            if tunnel == TunnelKind::Vxlan && random.below(16) == 0 {
+                let made = random.pick(&supers).clone();
+                for slice in slices(&mut random, &made, Mac([0x0e, 0, 0, 0, 0, 1])) {
+                    sent += u64::from(uplink.send_to(&slice, (to, port)).is_ok());
+                }
+            }
         }
         let uplink_side = settled(&lab, 0);
         assert_eq!(before.0, uplink_side.0, "{tunnel}: the switch process was replaced");

@@ -4,10 +4,10 @@
 //! `VSWITCH_FRAMES` sets how many (300,000 without it), `VSWITCH_SEED` another run than the usual.
 
 use encap::parse::parse;
-use encap::{Tunnel, VnetHdr};
+use encap::{Form, Mac, Tunnel, VnetHdr, slice};
 use vswitch::port::mem::MemEnd;
 use vswitch_tests::sim::host::Identity;
-use vswitch_tests::sim::hostile::{corpus, header, mutate};
+use vswitch_tests::sim::hostile::{corpus, header, mutate, slices};
 use vswitch_tests::sim::node::Node;
 use vswitch_tests::sim::random::Random;
 
@@ -79,8 +79,13 @@ impl Field {
                         "{} bytes do not fit the underlay",
                         datagram.len()
                     );
-                    let inner = self.tunnel.pull(datagram);
-                    assert!(inner.is_ok(), "{inner:?}");
+                    if self.tunnel.form() == Form::Vxlan && slice::is_slice(datagram) {
+                        let slice = slice::parse(datagram);
+                        assert!(slice.is_ok(), "{slice:?}");
+                    } else {
+                        let inner = self.tunnel.pull(datagram);
+                        assert!(inner.is_ok(), "{inner:?}");
+                    }
                 }
                 if let Some(to) = self.nodes.iter().find(|node| node.endpoint == train.addr) {
                     to.wire.send(from, &train.bytes, train.stride);
@@ -115,6 +120,9 @@ fn storm(tunnel: Tunnel, frames: u64, seed: u64) {
             let ends: Vec<&MemEnd> =
                 field.pods[node].iter().map(|p| &p.end).chain([&field.nodes[node].host]).collect();
             random.pick(&ends).send(vnet, &frame);
+        } else if matches!(tunnel, Tunnel::Vxlan { .. }) && random.below(6) == 0 {
+            let made = random.pick(&corpus).clone();
+            train(&mut random, &field, node, &made);
         } else {
             datagrams(&mut random, &field, node, &frame);
         }
@@ -165,6 +173,21 @@ fn datagrams(random: &mut Random, field: &Field, node: usize, frame: &[u8]) {
     let mut bytes = one.repeat(copies);
     bytes.truncate(encap::LARGE - random.below(100) as usize);
     field.nodes[node].wire.send(from, &bytes, stride);
+}
+
+/// A super-frame in slices: each in a buffer of its own, or all in one.
+fn train(random: &mut Random, field: &Field, node: usize, made: &(VnetHdr, Vec<u8>)) {
+    let peer = random.below(field.nodes.len() as u64) as usize;
+    let (from, wire) = (field.nodes[peer].endpoint, &field.nodes[node].wire);
+    let all = slices(random, made, Mac([0x0e, 0, 0, 0, 0, node as u8 + 1]));
+    if random.below(2) == 0 {
+        let stride = all.first().map_or(0, Vec::len);
+        wire.send(from, &all.concat(), stride);
+    } else {
+        for datagram in &all {
+            wire.send(from, datagram, 0);
+        }
+    }
 }
 
 /// An outer header that mostly fits, sometimes with options.

@@ -3,6 +3,7 @@
 
 use encap::parse::parse;
 use encap::{Tunnel, VnetHdr};
+use vswitch::datapath::DatapathOptions;
 use vswitch::port::mem::MemEnd;
 use vswitch_tests::sim::craft::Way;
 use vswitch_tests::sim::host::Identity;
@@ -16,8 +17,9 @@ struct Bed {
     receivers: Vec<(Identity, Nic)>,
 }
 
-fn bed(tunnel: Tunnel) -> Bed {
-    let mut nodes = [0, 1].map(|index| Node::new(index, tunnel, 1));
+fn bed(tunnel: Tunnel, slices: bool) -> Bed {
+    let options = DatapathOptions { slices, ..DatapathOptions::default() };
+    let mut nodes = [0, 1].map(|index| Node::sized(index, tunnel, 1, 1 << 16, options));
     let sender = nodes[0].attach(0, true);
     let mut receivers = Vec::new();
     for (index, node) in nodes.iter_mut().enumerate() {
@@ -52,8 +54,8 @@ fn segment(packet: &[u8]) -> (usize, &[u8]) {
     (view.seq_number().0 as usize, &tcp[usize::from(view.header_len())..])
 }
 
-fn carry(tunnel: Tunnel, families: &[bool]) {
-    let mut bed = bed(tunnel);
+fn carry(tunnel: Tunnel, families: &[bool], slices: bool) {
+    let mut bed = bed(tunnel, slices);
     let mtu = usize::from(bed.nodes[0].mtu());
     for &v6 in families {
         let mss = mtu - if v6 { 60 } else { 40 };
@@ -92,6 +94,8 @@ fn carry(tunnel: Tunnel, families: &[bool]) {
         assert!(node.conserves(), "{:?}", node.totals());
         assert_eq!(node.totals().dropped(), 0, "{:?}", node.totals());
     }
+    let to_far = &bed.nodes[0].snapshot().peers[0].stats[0];
+    assert_eq!(to_far.tx_slices.get() > 30, slices, "{}", to_far.tx_slices.get());
     for (n, (_, nic)) in bed.receivers.iter().enumerate() {
         let offload = n % 2 == 1;
         assert_eq!(nic.stats.rx_super > 0, offload, "receiver {n}: {:?}", nic.stats);
@@ -100,10 +104,15 @@ fn carry(tunnel: Tunnel, families: &[bool]) {
 
 #[test]
 fn over_vxlan() {
-    carry(Tunnel::Vxlan { vni: 1 }, &[false, true]);
+    carry(Tunnel::Vxlan { vni: 1 }, &[false, true], false);
+}
+
+#[test]
+fn over_vxlan_in_slices() {
+    carry(Tunnel::Vxlan { vni: 1 }, &[false, true], true);
 }
 
 #[test]
 fn over_the_udp_tunnel() {
-    carry(Tunnel::Udp, &[false]);
+    carry(Tunnel::Udp, &[false], false);
 }

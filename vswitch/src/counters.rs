@@ -97,6 +97,7 @@ drop_reasons! {
     GatewayRefused = "gateway-refused", "Addressed to the gateway itself, which answers pings only.";
     UnknownPeer = "unknown-peer", "Tunnel traffic whose outer source is not a peer.";
     BadTunnelHeader = "bad-tunnel-header", "The tunnel header is malformed or has bits we did not ask for.";
+    Headless = "headless", "A slice of a super-frame whose first slice did not come.";
     Congestion = "congestion", "The network marked congestion on a tunnel packet whose inner packet cannot carry the mark (RFC 6040).";
     WrongVni = "wrong-vni", "VXLAN network identifier other than ours.";
     ForeignMac = "foreign-mac", "Inner destination MAC is not our VTEP's.";
@@ -126,7 +127,7 @@ pub struct WorkerCounters {
     pub to_host: Counter,
     /// Packets sent to peers.
     pub to_peers: Counter,
-    /// Packets the gateway answered itself (ARP, neighbour solicitation, ping).
+    /// Packets for the switch itself: ARP, neighbour solicitation, ping, and what peers ask and answer.
     pub answered: Counter,
     /// Packets the switch made: replies and ICMP errors.
     pub generated: Counter,

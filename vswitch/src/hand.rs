@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use encap::again;
+use encap::gro::HEADS;
 use encap::{Form, Found, Frame, HEADROOM, LARGE, Mac, Pool, SMALL};
 
 use crate::snapshot::{GATEWAY_MAC, Port};
@@ -22,7 +23,7 @@ use crate::uplink::RecvMeta;
 /// Receive buffers of a worker at most, beside its pool.
 pub const BUFFERS: usize = 64;
 /// Changes with everything that lies in the memory: a switch of another version begins with nothing.
-const VERSION: u64 = 0x7673_6861_6e64_0001;
+const VERSION: u64 = 0x7673_6861_6e64_0002;
 /// Words before the arrays: the version.
 const HEAD: usize = 1;
 
@@ -42,10 +43,10 @@ impl Default for Sizes {
 }
 
 impl Sizes {
-    /// Words of the version and the arrays, and of the frames.
+    /// Words of the version and the arrays, and of the frames and the heads.
     fn words(self) -> (usize, usize) {
         let frames = self.small * (HEADROOM + SMALL) + (self.large + BUFFERS) * (HEADROOM + LARGE);
-        (HEAD + RecvBatch::words(BUFFERS), frames / size_of::<u64>())
+        (HEAD + RecvBatch::words(BUFFERS), (frames + HEADS) / size_of::<u64>())
     }
 }
 
@@ -57,6 +58,8 @@ pub struct Hand {
     pub pool: Pool,
     /// What it receives with.
     pub batch: RecvBatch,
+    /// Where it keeps what it has to remember of super-frames that come in slices; none = nowhere.
+    pub heads: Option<&'static mut [u8]>,
 }
 
 /// What a worker had in its hands when it died.
@@ -91,7 +94,11 @@ impl Hand {
     /// Frames and arrays that end with the process.
     #[must_use]
     pub fn private(sizes: Sizes) -> Hand {
-        Hand { pool: Pool::new(sizes.small, sizes.large + BUFFERS), batch: RecvBatch::new(BUFFERS) }
+        Hand {
+            pool: Pool::new(sizes.small, sizes.large + BUFFERS),
+            batch: RecvBatch::new(BUFFERS),
+            heads: None,
+        }
     }
 
     /// Takes up the memory, and what the last worker left there.
@@ -106,8 +113,10 @@ impl Hand {
         let mut cut = |size| {
             let (slab, rest) = std::mem::take(&mut bytes).split_at_mut(size);
             bytes = rest;
-            Frame::lent(slab)
+            slab
         };
+        let heads = cut(HEADS);
+        let mut cut = |size| Frame::lent(cut(size));
         let mut small: Vec<Frame> = (0..sizes.small).map(|_| cut(HEADROOM + SMALL)).collect();
         let mut large: Vec<Frame> = (0..sizes.large + BUFFERS).map(|_| cut(HEADROOM + LARGE)).collect();
         let mut batch = RecvBatch::lent(arrays, BUFFERS);
@@ -115,10 +124,13 @@ impl Hand {
         // From here on it is ours. The frames are copies. New memory is left alone: what is touched takes a page.
         if head[0] != 0 {
             batch.done(BUFFERS);
+            if !known {
+                heads.fill(0);
+            }
             small.iter_mut().chain(&mut large).for_each(Frame::release);
         }
         head[0] = VERSION;
-        Ok((Hand { pool: Pool::of(small, large), batch }, left))
+        Ok((Hand { pool: Pool::of(small, large), batch, heads: Some(heads) }, left))
     }
 }
 

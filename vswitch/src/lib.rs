@@ -32,6 +32,7 @@ pub mod polling;
 pub mod port;
 pub mod reply;
 pub mod share;
+pub mod slices;
 pub mod snapshot;
 pub mod switch;
 pub mod sys;

@@ -18,6 +18,7 @@ use crate::counters::{Counter, PortStatsBlocks};
 use crate::fib::Fib;
 use crate::group::Groups;
 use crate::port::PortTx;
+use crate::slices::Asked;
 
 /// The one MAC address every pod and the host see as their gateway.
 pub const GATEWAY_MAC: Mac = Mac([0xee, 0xee, 0xee, 0xee, 0xee, 0xee]);
@@ -65,12 +66,16 @@ pub struct PeerStats {
     pub tx_packets: Counter,
     /// Bytes of those, without the tunnel's headers.
     pub tx_bytes: Counter,
+    /// Super-frames among them that left in slices.
+    pub tx_slices: Counter,
     /// Packets of it that were carried (datagrams of the wire).
     pub rx_packets: Counter,
     /// Bytes of those.
     pub rx_bytes: Counter,
     /// When the worker last heard from it: milliseconds of the switch's clock, plus one; 0 = never.
     pub heard: AtomicU64,
+    /// Whether it takes slices.
+    pub slices: Asked,
 }
 
 /// A peer's statistics, one padded block for each worker; they live on when the tables change.

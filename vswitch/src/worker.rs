@@ -127,7 +127,7 @@ impl Worker {
     pub fn new(setup: Setup, hand: Hand) -> io::Result<(Worker, Waker)> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKE)?;
-        let dp = Datapath::new(
+        let mut dp = Datapath::new(
             setup.index,
             setup.options.datapath,
             setup.seed,
@@ -135,6 +135,9 @@ impl Worker {
             setup.shared.clone(),
             hand.pool,
         );
+        if let Some(memory) = hand.heads {
+            dp.keep_heads(memory);
+        }
         let mut worker = Worker {
             poll,
             ports: Vec::new(),

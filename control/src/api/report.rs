@@ -227,6 +227,8 @@ pub struct PeerInfo {
     pub tx_packets: u64,
     /// Bytes sent to it, inner.
     pub tx_bytes: u64,
+    /// TCP super-frames among them that left in slices, with their headers once.
+    pub tx_slices: u64,
     /// Packets received from it.
     pub rx_packets: u64,
     /// Bytes received from it, inner.

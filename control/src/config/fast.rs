@@ -15,6 +15,8 @@ pub enum FastPath {
     Merging,
     /// Consecutive small packets for one peer leave in one call as one train.
     Trains,
+    /// TCP super-frames travel to nodes that take them with their headers once, not in every datagram.
+    Slices,
     /// A worker that much comes to looks for more for a moment before it sleeps, while nobody else wants the processor.
     Polling,
     /// A worker with little to do goes before other threads.
@@ -23,11 +25,12 @@ pub enum FastPath {
 
 impl FastPath {
     /// All.
-    pub const ALL: [FastPath; 6] = [
+    pub const ALL: [FastPath; 7] = [
         FastPath::UplinkTap,
         FastPath::Segmentation,
         FastPath::Merging,
         FastPath::Trains,
+        FastPath::Slices,
         FastPath::Polling,
         FastPath::Priority,
     ];
@@ -40,6 +43,7 @@ impl FastPath {
             FastPath::Segmentation => "segmentation",
             FastPath::Merging => "merging",
             FastPath::Trains => "trains",
+            FastPath::Slices => "slices",
             FastPath::Polling => "polling",
             FastPath::Priority => "priority",
         }

@@ -2,11 +2,10 @@
 
 use super::Span;
 use super::shape::{Form, Shape};
+use super::slices::{HEAD, Train};
 use crate::checksum;
 use crate::vnet::VnetHdr;
 
-/// Ethernet, IPv6 and the longest TCP header, rounded up.
-const HEAD: usize = 128;
 const _: () = assert!(HEAD >= 14 + 40 + 60);
 
 /// Most TCP segments joined: with the headers they stay below the 1024 pieces a gathering write takes.
@@ -29,6 +28,8 @@ pub(super) struct Slot {
     pub(super) last_piece: u32,
     /// Frames joined.
     pub(super) count: u16,
+    /// Of slices: its headers are here even when there is one.
+    pub(super) sliced: bool,
     form: Form,
     sealed: bool,
     push: bool,
@@ -53,6 +54,7 @@ impl Default for Slot {
             first_piece: 0,
             last_piece: 0,
             count: 0,
+            sliced: false,
             form: Form::default(),
             sealed: false,
             push: false,
@@ -75,6 +77,7 @@ impl Slot {
         self.vnet = vnet;
         self.source = source;
         self.count = 1;
+        self.sliced = false;
     }
 
     /// Gets ready for more frames of the flow; `piece` is the number of the first payload piece.
@@ -130,6 +133,31 @@ impl Slot {
         shape.payload == self.size && !shape.push && self.count < limit
     }
 
+    /// Becomes a packet of slices: the first one's payload is `len` bytes, the piece of this number, and starts `offset`
+    /// bytes into the train's. `push` says whether the super-frame pushes and this is its end.
+    #[inline]
+    pub(super) fn open_slices(&mut self, train: &Train, offset: u32, len: u32, piece: u32, push: bool) {
+        train.write_head(&mut self.head, offset);
+        self.head_len = train.head_len;
+        self.form = train.form;
+        self.sliced = true;
+        self.sealed = false;
+        self.push = push;
+        self.size = u32::from(train.gso_size);
+        self.payload = len;
+        self.first_piece = piece;
+        self.last_piece = piece;
+    }
+
+    /// Joins the next slice.
+    #[inline]
+    pub(super) fn join_slice(&mut self, len: u32, piece: u32, push: bool) {
+        self.payload += len;
+        self.last_piece = piece;
+        self.count += 1;
+        self.push = push;
+    }
+
     /// Bytes of the joined packet.
     #[inline]
     pub(super) fn total_len(&self) -> usize {
@@ -164,15 +192,18 @@ impl Slot {
             }
             self.head[l4 + form.field()..l4 + form.field() + 2].copy_from_slice(&pseudo.to_be_bytes());
         }
+        // A packet of slices may be one segment.
+        let cut = self.payload > self.size || !self.sliced;
         VnetHdr {
             flags: VnetHdr::NEEDS_CSUM,
             gso_type: match form {
+                _ if !cut => VnetHdr::GSO_NONE,
                 Form::Tcp4 => VnetHdr::GSO_TCPV4,
                 Form::Tcp6 => VnetHdr::GSO_TCPV6,
                 Form::Udp4 | Form::Udp6 => VnetHdr::GSO_UDP_L4,
             },
             hdr_len: self.head_len,
-            gso_size: self.size as u16,
+            gso_size: if cut { self.size as u16 } else { 0 },
             csum_start: l4 as u16,
             csum_offset: form.field() as u16,
         }

@@ -2,7 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use encap::VnetHdr;
+use encap::slice::{self, Part};
+use encap::{Mac, Segmenter, VnetHdr};
 use etherparse::{ArpOperation, EtherType};
 use vswitch::snapshot::{GATEWAY_V4, GATEWAY_V6};
 
@@ -43,6 +44,45 @@ pub fn corpus(pods: &[Identity]) -> Vec<(VnetHdr, Vec<u8>)> {
         frames.push((plain, Way::routed(from, Ipv4Addr::new(8, 8, 8, 8).into()).udp((1, 53), 30)));
     }
     frames
+}
+
+/// The datagrams of a super-frame that goes to this VTEP in slices, some of them broken, missing or in disorder, and
+/// questions between them; none when it does not travel so.
+#[must_use]
+pub fn slices(random: &mut Random, (vnet, frame): &(VnetHdr, Vec<u8>), vtep: Mac) -> Vec<Vec<u8>> {
+    let (mut seg, mut frame) = (Segmenter::new(), frame.clone());
+    frame[..6].copy_from_slice(&vtep.0);
+    let part = Part { vni: 1, train: random.below(3) as u16, index: 0, count: 0, to: random.bits() as u32 };
+    if seg.slice(&frame, vnet, part) != Ok(true) {
+        return Vec::new();
+    }
+    let range = |(from, to): (u32, u32)| from as usize..to as usize;
+    let whole = seg.segs().iter().map(|s| [&seg.arena()[range(s.head)], &frame[range(s.body)]].concat());
+    let mut all: Vec<Vec<u8>> = whole.collect();
+    for _ in 0..random.below(5) {
+        let at = random.below(all.len() as u64) as usize;
+        match random.below(6) {
+            0 if all.len() > 1 => drop(all.remove(at)),
+            1 => {
+                let other = random.below(all.len() as u64) as usize;
+                all.swap(at, other);
+            }
+            2 => all.insert(at, slice::ask(random.below(3) as u32, random.bits()).into()),
+            3 => all.insert(at, slice::answer(1, random.bits()).into()),
+            4 => {
+                let len = all[at].len() as u64;
+                all[at].truncate(random.below(len + 1) as usize);
+            }
+            _ => {
+                let len = all[at].len().min(90) as u64;
+                if len > 0 {
+                    let byte = random.below(len) as usize;
+                    all[at][byte] ^= 1 << random.below(8);
+                }
+            }
+        }
+    }
+    all
 }
 
 /// Breaks a frame in up to six ways, and often mends the IPv4 header's checksum so that it gets further.

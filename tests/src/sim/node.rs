@@ -122,15 +122,22 @@ impl Node {
     /// For more than 200 nodes.
     #[must_use]
     pub fn new(index: usize, tunnel: Tunnel, seed: u64) -> Self {
-        Self::sized(index, tunnel, seed, 1 << 16, 4096)
+        let options = DatapathOptions { flows: 4096, ..DatapathOptions::default() };
+        Self::sized(index, tunnel, seed, 1 << 16, options)
     }
 
-    /// The same with room for so many connections, and for so many flows that a worker remembers.
+    /// The same with room for so many connections, and with these options of its data path.
     ///
     /// # Panics
     /// For more than 200 nodes, and when there is no memory.
     #[must_use]
-    pub fn sized(index: usize, tunnel: Tunnel, seed: u64, connections: u32, flows: usize) -> Self {
+    pub fn sized(
+        index: usize,
+        tunnel: Tunnel,
+        seed: u64,
+        connections: u32,
+        options: DatapathOptions,
+    ) -> Self {
         assert!(index < 200, "node numbers are one byte");
         let addr = Ipv4Addr::new(192, 168, 77, index as u8 + 1);
         let facts = NodeFacts {
@@ -145,11 +152,10 @@ impl Node {
         let made = Form::ALL.map(|_| uplink(QUEUE, MAX_TRAIN));
         let [(u0, t0, w0), (u1, t1, w1), (u2, t2, w2)] = made;
         let wires = [w0, w1, w2];
-        let sizes = DatapathOptions { flows, ..DatapathOptions::default() };
         let shared = shared(seed, connections);
         let conntrack = Arc::clone(&shared.conntrack);
         let hand = Hand::private(Sizes::default());
-        let mut datapath = Datapath::new(0, sizes, [seed, !seed], Arc::default(), shared, hand.pool);
+        let mut datapath = Datapath::new(0, options, [seed, !seed], Arc::default(), shared, hand.pool);
         let batch = hand.batch;
         let bufs = (0..UPLINK_BUFS).map(|_| datapath.pool().large()).collect();
         let (reader, tx, host) = pair(ALL, QUEUE);

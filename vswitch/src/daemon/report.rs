@@ -125,6 +125,7 @@ impl Daemon {
             vtep_mac: matches!(p.tunnel, Some(encap::Tunnel::Vxlan { .. })).then(|| p.vtep_mac.to_string()),
             tx_packets: sum(|s| s.tx_packets.get()),
             tx_bytes: sum(|s| s.tx_bytes.get()),
+            tx_slices: sum(|s| s.tx_slices.get()),
             rx_packets: sum(|s| s.rx_packets.get()),
             rx_bytes: sum(|s| s.rx_bytes.get()),
             last_heard_ms: (heard > 0)

@@ -127,6 +127,8 @@ pub(super) fn start(
         datapath: DatapathOptions {
             merge: takes(FastPath::Merging),
             trains: takes(FastPath::Trains),
+            // They are put together by what joins packets.
+            slices: takes(FastPath::Slices) && takes(FastPath::Merging),
             ..DatapathOptions::default()
         },
         polling: takes(FastPath::Polling),

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
+use encap::slice::SLICE_LEN;
 use encap::{Burst, Frame, Gro, Parsed, Pool, Segmenter, Tunnel, VnetHdr};
 use policy::conntrack::Near;
 use policy::frag::FragTable;
@@ -53,11 +54,13 @@ pub struct DatapathOptions {
     pub merge: bool,
     /// Small packets that go to a peer one after the other leave together.
     pub trains: bool,
+    /// Super-frames travel in slices to peers that take them.
+    pub slices: bool,
 }
 
 impl Default for DatapathOptions {
     fn default() -> Self {
-        DatapathOptions { flows: 16_384, merge: true, trains: true }
+        DatapathOptions { flows: 16_384, merge: true, trains: true, slices: true }
     }
 }
 
@@ -84,6 +87,8 @@ const MERGE: usize = 16 * 64;
 /// A worker's data path.
 pub struct Datapath {
     merge: Gro,
+    /// Peers that asked whether slices are taken, and what is answered at the end of the batch.
+    answers: Vec<(u32, [u8; SLICE_LEN])>,
     core: Core,
 }
 
@@ -105,6 +110,9 @@ struct Core {
     staged: Vec<Staged>,
     /// Small packets leave together.
     trains: bool,
+    slices: bool,
+    /// Number of the last super-frame that left in slices.
+    train: u16,
     limit: IcmpLimit,
     carried: Carried,
 }
@@ -187,6 +195,7 @@ impl Datapath {
         merge.join(options.merge);
         Datapath {
             merge,
+            answers: Vec::with_capacity(uplink::ANSWERS),
             core: Core {
                 index,
                 counters,
@@ -201,6 +210,8 @@ impl Datapath {
                 looked: Vec::with_capacity(encap::BURST),
                 staged: Vec::with_capacity(encap::BURST * 2),
                 trains: options.trains,
+                slices: options.slices,
+                train: seed[0] as u16,
                 limit: IcmpLimit::default(),
                 carried: Carried::default(),
             },
@@ -210,6 +221,11 @@ impl Datapath {
     /// The worker's frames.
     pub fn pool(&mut self) -> &mut Pool {
         &mut self.core.pool
+    }
+
+    /// Keeps what it has to remember of super-frames that come in slices in this memory too, and takes up what is there.
+    pub fn keep_heads(&mut self, memory: &'static mut [u8]) {
+        self.merge.keep_heads(memory);
     }
 
     /// The worker's flow cache, for those who show it.
@@ -253,7 +269,7 @@ impl Datapath {
             self.core.port_packet(snap, port, packet, now_ms);
         }
         self.core.looked = looked;
-        self.core.flush(snap, up);
+        self.core.flush(snap, up, now_ms);
     }
 }
 

@@ -1,19 +1,22 @@
 //! Toward peers: staged frames become trains of datagrams.
 //!
-//! A super-frame becomes one `UDP_SEGMENT` train (headers and payload pieces alternate, the payload is not copied);
+//! A super-frame becomes one `UDP_SEGMENT` train (headers and payload pieces alternate, the payload is not copied), of
+//! segments or, to a peer that takes them, of slices;
 //! frames of one size for one pod of a peer and of one source port become a train too (`lanes.rs`). The kernel writes
 //! the outer IP and UDP headers; VXLAN's eight bytes go into the frame's headroom.
 
 use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
+use encap::slice::{self, Part};
 use encap::{Form, Tunnel, vxlan::VXLAN_LEN};
+use policy::FlowKey;
 
 use super::lanes::{self, Order};
 use super::{Core, Staged};
 use crate::counters::DropReason;
 use crate::snapshot::{Peer, Snapshot};
-use crate::uplink::{Train, UplinkTx};
+use crate::uplink::{Train, UplinkTx, steer};
 
 const ETH: usize = 14;
 /// Segments a super-frame may have in one train (`UDP_MAX_SEGMENTS` of Linux, which is 64 on older kernels; the uplink
@@ -29,7 +32,7 @@ impl Core {
     }
 
     /// Sends what was put aside, in order.
-    pub(super) fn flush(&mut self, snap: &Snapshot, up: &mut dyn UplinkTx) {
+    pub(super) fn flush(&mut self, snap: &Snapshot, up: &mut dyn UplinkTx, now_ms: u64) {
         if self.staged.is_empty() {
             return;
         }
@@ -38,7 +41,7 @@ impl Core {
         for i in 0..staged.len() {
             if staged[i].frame.vnet.is_gso() {
                 self.send_plain(snap, &mut staged[plain..i], up);
-                self.send_super(snap, &mut staged[i], up);
+                self.send_super(snap, &mut staged[i], up, now_ms);
                 plain = i + 1;
             } else if staged[i].tunnel != staged[plain].tunnel {
                 self.send_plain(snap, &mut staged[plain..i], up);
@@ -149,8 +152,8 @@ impl Core {
         self.count_sent(offered, u64::from(report.dropped), u64::from(report.errors));
     }
 
-    /// One super-frame: its segments, built in place, as one or more trains.
-    fn send_super(&mut self, snap: &Snapshot, s: &mut Staged, up: &mut dyn UplinkTx) {
+    /// One super-frame: its slices or segments, built in place, as one or more trains.
+    fn send_super(&mut self, snap: &Snapshot, s: &mut Staged, up: &mut dyn UplinkTx, now_ms: u64) {
         let Some(peer) = snap.peers.get(s.peer as usize) else {
             return self.counters.dropped(DropReason::NoRoute, 1);
         };
@@ -170,7 +173,23 @@ impl Core {
         };
         debug_assert_eq!(VXLAN_LEN, 8);
         let vnet = s.frame.vnet;
-        if self.split.split(s.frame.data(), &vnet, prefix).is_err() {
+        let cut = match tunnel {
+            Tunnel::Vxlan { vni } if self.takes_slices(peer, vni, s.hash, up, now_ms) => {
+                self.train = self.train.wrapping_add(1);
+                let to = steer::word(s.dst);
+                let part = Part { vni, train: self.train, index: 0, count: 0, to };
+                self.split.slice(s.frame.data(), &vnet, part)
+            }
+            _ => Ok(false),
+        };
+        if cut == Ok(true) {
+            peer.stats[self.index].tx_slices.incr();
+        }
+        let cut = match cut {
+            Ok(false) => self.split.split(s.frame.data(), &vnet, prefix),
+            other => other.map(drop),
+        };
+        if cut.is_err() {
             return self.counters.dropped(DropReason::BadOffload, 1);
         }
         let failed = self.send_segments(peer, s, skip, up);
@@ -179,6 +198,31 @@ impl Core {
             None => self.sent(peer, s.frame.len()),
             Some(reason) => self.counters.dropped(reason, 1),
         }
+    }
+
+    /// May super-frames for this peer travel in slices? Asks it, when it is time.
+    fn takes_slices(&self, peer: &Peer, vni: u32, hash: u64, up: &mut dyn UplinkTx, now_ms: u64) -> bool {
+        if !self.slices {
+            return false;
+        }
+        let asked = &peer.stats[self.index].slices;
+        let random = || {
+            let (src, dst) = (u128::from(now_ms), encap::from_ip(peer.endpoint.ip()));
+            FlowKey { src, dst, ..FlowKey::default() }.hash(&self.hash)
+        };
+        if let Some(number) = asked.due(now_ms, random) {
+            self.say(peer, &slice::ask(vni, number), hash, up);
+        }
+        asked.believed(now_ms)
+    }
+
+    /// Sends a peer a datagram of the switch's own.
+    pub(super) fn say(&self, peer: &Peer, datagram: &[u8], hash: u64, up: &mut dyn UplinkTx) {
+        self.counters.generated.incr();
+        let (dst, parts) = (&peer.endpoint, &[IoSlice::new(datagram)]);
+        let train = Train { dst, flow_hash: hash, seg: datagram.len(), total: datagram.len(), parts };
+        // One that does not leave is asked again.
+        up.send(Form::Vxlan, &[train]);
     }
 
     /// Sends the segments in the splitter's arena; the first kind of failure, if any.

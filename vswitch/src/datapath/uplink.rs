@@ -8,6 +8,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use encap::ipip::IpipError;
+use encap::slice::{self, SIZE_LEN, SLICE_LEN, Slice, SliceError};
 use encap::udp::UdpError;
 use encap::{Form, Frame, Mac, VnetHdr};
 
@@ -17,10 +18,13 @@ use super::{Datapath, Packet, Sought, rewrite};
 use crate::counters::DropReason;
 use crate::events::ELSEWHERE;
 use crate::pipeline::{self, Action, Ingress, ethertype, flow_key};
+use crate::slices::Asked;
 use crate::snapshot::{Peer, Snapshot};
 use crate::uplink::{RecvMeta, UplinkTx};
 
 const ETH: usize = 14;
+/// Most questions of peers answered in one batch.
+pub(super) const ANSWERS: usize = 16;
 
 impl Datapath {
     /// Takes every datagram of `bufs`, received by a socket of this form, to its end.
@@ -53,7 +57,12 @@ impl Datapath {
             }
             from = to;
         }
-        self.core.flush(snap, up);
+        for (peer, answer) in self.answers.drain(..) {
+            if let Some(peer) = snap.peers.get(peer as usize) {
+                self.core.say(peer, &answer, 0, up);
+            }
+        }
+        self.core.flush(snap, up, now_ms);
     }
 
     fn peer_batch(
@@ -68,7 +77,7 @@ impl Datapath {
         self.merge.clear();
         for (i, m) in meta.iter().enumerate() {
             let offered = match form {
-                Form::Vxlan => self.offer_vxlan(snap, peer, bufs, i, m),
+                Form::Vxlan => self.offer_vxlan(snap, (index, peer), bufs, i, m, now_ms),
                 Form::Udp => self.offer_bare(bufs, i, m),
                 Form::Ipip => self.offer_ipip(bufs, i, m),
             };
@@ -88,25 +97,30 @@ impl Datapath {
     fn offer_vxlan(
         &mut self,
         snap: &Snapshot,
-        peer: &Peer,
+        (index, peer): (u32, &Peer),
         bufs: &[Frame],
         buf: usize,
         m: &RecvMeta,
+        now_ms: u64,
     ) -> Result<(), (DropReason, u64)> {
         let data = &bufs[buf].data()[..m.len.min(bufs[buf].len())];
         let counters = &self.core.counters;
+        let ours = |d: &[u8], off: usize| match d.get(off..off + 6) {
+            Some(mac) if mac == snap.node.vtep_mac.0 => Ok(()),
+            Some(_) => Err(DropReason::ForeignMac),
+            None => Err(DropReason::Truncated),
+        };
         let inner = |d: &[u8]| -> Result<usize, DropReason> {
             let (got, off) = encap::vxlan::parse(d).map_err(|_| DropReason::BadTunnelHeader)?;
             if !peer.vnis.contains(&got) {
                 return Err(DropReason::WrongVni);
             }
-            match d.get(off..off + 6) {
-                Some(mac) if mac == snap.node.vtep_mac.0 => Ok(off),
-                Some(_) => Err(DropReason::ForeignMac),
-                None => Err(DropReason::Truncated),
-            }
+            ours(d, off).map(|()| off)
         };
-        if let Some(vnet) = giant(data, m, snap.node.mtu) {
+        let takes_slices = self.core.slices;
+        if !(takes_slices && slice::is_slice(data))
+            && let Some(vnet) = giant(data, m, snap.node.mtu)
+        {
             counters.received.incr();
             let off = inner(data).map_err(|r| (r, 1))?;
             let vnet = vnet.map_err(|r| (r, 1))?;
@@ -118,11 +132,39 @@ impl Datapath {
         let mut at = 0;
         for d in data.chunks(stride.max(1)) {
             counters.received.incr();
-            match inner(d) {
-                Ok(off) => {
-                    self.merge.offer(bufs, buf as u16, (at + off) as u32, (d.len() - off) as u32, trusted);
+            let taken = if takes_slices && slice::is_slice(d) {
+                let span = (buf as u16, at as u32, d.len() as u32);
+                match slice::parse(d) {
+                    Ok((vni, _)) if !peer.vnis.contains(&vni) => Err(DropReason::WrongVni),
+                    Ok((_, Slice::Part(part))) => {
+                        let first = SLICE_LEN + SIZE_LEN;
+                        let ours = if part.index == 0 { ours(d, first) } else { Ok(()) };
+                        ours.and_then(|()| {
+                            self.merge.offer_slice(bufs, span, &part, m.addr).map_err(slice_drop)
+                        })
+                    }
+                    Ok((vni, Slice::Ask(number))) => {
+                        counters.answered.incr();
+                        if self.answers.len() < ANSWERS {
+                            self.answers.push((index, slice::answer(vni, number)));
+                        }
+                        Ok(())
+                    }
+                    Ok((_, Slice::Answer(number))) => {
+                        counters.answered.incr();
+                        let all = peer.stats.iter().map(|stats| &stats.slices);
+                        Asked::answered(all, number, now_ms);
+                        Ok(())
+                    }
+                    Err(error) => Err(slice_drop(error)),
                 }
-                Err(reason) => counters.dropped(reason, 1),
+            } else {
+                inner(d).map(|off| {
+                    self.merge.offer(bufs, buf as u16, (at + off) as u32, (d.len() - off) as u32, trusted);
+                })
+            };
+            if let Err(reason) = taken {
+                counters.dropped(reason, 1);
             }
             at += d.len();
         }
@@ -272,6 +314,16 @@ impl super::Core {
         };
         self.counters.dropped(reason, count);
         self.events.dropped(reason, || flow_key(Ingress::Peer(peer), &p));
+    }
+}
+
+/// The reason that goes with a slice without a place.
+fn slice_drop(e: SliceError) -> DropReason {
+    match e {
+        SliceError::Truncated => DropReason::Truncated,
+        SliceError::Header | SliceError::Inner => DropReason::BadTunnelHeader,
+        SliceError::Length => DropReason::BadLength,
+        SliceError::Headless => DropReason::Headless,
     }
 }
 

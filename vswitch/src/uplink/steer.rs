@@ -2,12 +2,13 @@
 //!
 //! Everything of a pod is then on one thread. A small exchange wakes one worker a node instead of two, connections stay
 //! in one processor's cache, and a pod's stream cannot delay a pod that another worker serves. The kernel decides, by a
-//! classic BPF program that reads the last four bytes of the inner destination: one program for a group of UDP sockets
+//! classic BPF program that reads the last four bytes of the inner destination, which a slice's header has too: one program for a group of UDP sockets
 //! (`SO_ATTACH_REUSEPORT_CBPF`), one for each raw socket (`SO_ATTACH_FILTER`). A datagram that the kernel has joined to
 //! others of its outer flow may come with the first of them; nothing but speed depends on where a packet arrives.
 
 use std::collections::BTreeMap;
 
+use encap::slice::{self, SLICE_LEN};
 use encap::vxlan::VXLAN_LEN;
 use encap::{ETH_LEN, Form};
 use libc::sock_filter;
@@ -57,20 +58,31 @@ pub const MOVED: usize = 64;
 /// The program for a group of UDP sockets, one a worker and in the workers' order: returns the socket's number.
 pub(super) fn group(form: Form, workers: u32, moved: &Moved) -> Vec<sock_filter> {
     let inner = if form == Form::Vxlan { (VXLAN_LEN + ETH_LEN) as u32 } else { 0 };
-    let mut program = vec![
+    let mut program = if form == Form::Vxlan { of_slice() } else { Vec::new() };
+    program.extend([
         op(LD_BYTE, inner),
         op(SHIFT_RIGHT, 4),
         sock_filter { code: EQUAL, jt: 2, jf: 0, k: 4 },
         op(LD_WORD, inner + DST6),
         op(JUMP, 1),
         op(LD_WORD, inner + DST),
-    ];
+    ]);
     for (word, worker) in moved.iter().take(MOVED) {
         program.push(sock_filter { code: EQUAL, jt: 0, jf: 1, k: *word });
         program.push(op(RETURN, u32::try_from(*worker).unwrap_or(u32::MAX)));
     }
     program.extend([op(MOD, workers.max(1)), op(RETURN_A, 0)]);
     program
+}
+
+/// Loads the last word of the destination of a slice, which its header has, and jumps over what loads that of a packet.
+fn of_slice() -> Vec<sock_filter> {
+    vec![
+        op(LD_BYTE, 0),
+        sock_filter { code: EQUAL, jt: 0, jf: 2, k: u32::from(slice::FLAGS) },
+        op(LD_WORD, (SLICE_LEN - 4) as u32),
+        op(JUMP, 6),
+    ]
 }
 
 /// The program for worker number `index`'s raw socket for IPv4 or IPv6 inner packets, which sees the outer header too:
@@ -126,6 +138,13 @@ mod tests {
         [vec![0x45; before], inner, vec![0xff; 9]].concat()
     }
 
+    /// A slice of something for the address, which follows.
+    fn slice(to: u8) -> Vec<u8> {
+        let to = [10, 244, 1, to];
+        let part = slice::Part { vni: 1, train: 7, index: 1, count: 2, to: u32::from_be_bytes(to) };
+        [&part.header()[..], &to, &[0xff; 9]].concat()
+    }
+
     #[test]
     fn each_datagram_comes_to_the_worker_of_its_destination_whatever_its_source() {
         const WORKERS: usize = 3;
@@ -142,6 +161,9 @@ mod tests {
                 for to in 0..30 {
                     let socket = UdpSocket::bind(any).unwrap();
                     socket.send_to(&datagram(form, v6, to), local).unwrap();
+                    if form == Form::Vxlan {
+                        socket.send_to(&slice(to), local).unwrap();
+                    }
                 }
                 let mut arrived = 0;
                 for (worker, rx) in group.iter_mut().enumerate() {
@@ -156,7 +178,7 @@ mod tests {
                         assert_eq!(worker, wanted, "to {to:#x}, {form:?}, inner IPv6: {v6}, {outer}");
                     }
                 }
-                assert_eq!(arrived, 30);
+                assert_eq!(arrived, if form == Form::Vxlan { 60 } else { 30 });
             }
         })
         .unwrap();
