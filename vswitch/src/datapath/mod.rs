@@ -11,6 +11,7 @@
 //! * `deliver.rs`: writing to ports, with the offloads the port has.
 //! * `tunnel.rs`, `lanes.rs`: toward peers: trains for the uplink, and what may share one.
 //! * `uplink.rs`: from peers: decapsulate, merge, deliver.
+//! * `slices.rs`: super-frames in slices: who takes them, and what came of them.
 //! * `answer.rs`: what the gateway says itself: ARP, neighbour discovery, ping, ICMP errors.
 
 mod ahead;
@@ -18,6 +19,7 @@ mod answer;
 mod deliver;
 mod fragment;
 mod lanes;
+mod slices;
 mod track;
 mod tunnel;
 mod uplink;
@@ -195,7 +197,7 @@ impl Datapath {
         merge.join(options.merge);
         Datapath {
             merge,
-            answers: Vec::with_capacity(uplink::ANSWERS),
+            answers: Vec::with_capacity(slices::ANSWERS),
             core: Core {
                 index,
                 counters,

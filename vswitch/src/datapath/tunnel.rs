@@ -8,9 +8,8 @@
 use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
-use encap::slice::{self, Part};
+use encap::slice::Part;
 use encap::{Form, Tunnel, vxlan::VXLAN_LEN};
-use policy::FlowKey;
 
 use super::lanes::{self, Order};
 use super::{Core, Staged};
@@ -198,31 +197,6 @@ impl Core {
             None => self.sent(peer, s.frame.len()),
             Some(reason) => self.counters.dropped(reason, 1),
         }
-    }
-
-    /// May super-frames for this peer travel in slices? Asks it, when it is time.
-    fn takes_slices(&self, peer: &Peer, vni: u32, hash: u64, up: &mut dyn UplinkTx, now_ms: u64) -> bool {
-        if !self.slices {
-            return false;
-        }
-        let asked = &peer.stats[self.index].slices;
-        let random = || {
-            let (src, dst) = (u128::from(now_ms), encap::from_ip(peer.endpoint.ip()));
-            FlowKey { src, dst, ..FlowKey::default() }.hash(&self.hash)
-        };
-        if let Some(number) = asked.due(now_ms, random) {
-            self.say(peer, &slice::ask(vni, number), hash, up);
-        }
-        asked.believed(now_ms)
-    }
-
-    /// Sends a peer a datagram of the switch's own.
-    pub(super) fn say(&self, peer: &Peer, datagram: &[u8], hash: u64, up: &mut dyn UplinkTx) {
-        self.counters.generated.incr();
-        let (dst, parts) = (&peer.endpoint, &[IoSlice::new(datagram)]);
-        let train = Train { dst, flow_hash: hash, seg: datagram.len(), total: datagram.len(), parts };
-        // One that does not leave is asked again.
-        up.send(Form::Vxlan, &[train]);
     }
 
     /// Sends the segments in the splitter's arena; the first kind of failure, if any.

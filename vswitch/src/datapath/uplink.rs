@@ -8,7 +8,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use encap::ipip::IpipError;
-use encap::slice::{self, SIZE_LEN, SLICE_LEN, Slice, SliceError};
+use encap::slice;
 use encap::udp::UdpError;
 use encap::{Form, Frame, Mac, VnetHdr};
 
@@ -18,13 +18,10 @@ use super::{Datapath, Packet, Sought, rewrite};
 use crate::counters::DropReason;
 use crate::events::ELSEWHERE;
 use crate::pipeline::{self, Action, Ingress, ethertype, flow_key};
-use crate::slices::Asked;
 use crate::snapshot::{Peer, Snapshot};
 use crate::uplink::{RecvMeta, UplinkTx};
 
 const ETH: usize = 14;
-/// Most questions of peers answered in one batch.
-pub(super) const ANSWERS: usize = 16;
 
 impl Datapath {
     /// Takes every datagram of `bufs`, received by a socket of this form, to its end.
@@ -57,11 +54,7 @@ impl Datapath {
             }
             from = to;
         }
-        for (peer, answer) in self.answers.drain(..) {
-            if let Some(peer) = snap.peers.get(peer as usize) {
-                self.core.say(peer, &answer, 0, up);
-            }
-        }
+        self.answer(snap, up);
         self.core.flush(snap, up, now_ms);
     }
 
@@ -104,24 +97,18 @@ impl Datapath {
         now_ms: u64,
     ) -> Result<(), (DropReason, u64)> {
         let data = &bufs[buf].data()[..m.len.min(bufs[buf].len())];
-        let counters = &self.core.counters;
-        let ours = |d: &[u8], off: usize| match d.get(off..off + 6) {
-            Some(mac) if mac == snap.node.vtep_mac.0 => Ok(()),
-            Some(_) => Err(DropReason::ForeignMac),
-            None => Err(DropReason::Truncated),
-        };
         let inner = |d: &[u8]| -> Result<usize, DropReason> {
             let (got, off) = encap::vxlan::parse(d).map_err(|_| DropReason::BadTunnelHeader)?;
             if !peer.vnis.contains(&got) {
                 return Err(DropReason::WrongVni);
             }
-            ours(d, off).map(|()| off)
+            for_us(snap, &d[off..]).map(|()| off)
         };
         let takes_slices = self.core.slices;
         if !(takes_slices && slice::is_slice(data))
             && let Some(vnet) = giant(data, m, snap.node.mtu)
         {
-            counters.received.incr();
+            self.core.counters.received.incr();
             let off = inner(data).map_err(|r| (r, 1))?;
             let vnet = vnet.map_err(|r| (r, 1))?;
             self.merge.offer_whole(buf as u16, off as u32, (data.len() - off) as u32, vnet);
@@ -131,45 +118,23 @@ impl Datapath {
         let trusted = m.stride != 0 && data.len() > m.stride;
         let mut at = 0;
         for d in data.chunks(stride.max(1)) {
-            counters.received.incr();
+            self.core.counters.received.incr();
+            let span = (buf as u16, at as u32, d.len() as u32);
             let taken = if takes_slices && slice::is_slice(d) {
-                let span = (buf as u16, at as u32, d.len() as u32);
-                match slice::parse(d) {
-                    Ok((vni, _)) if !peer.vnis.contains(&vni) => Err(DropReason::WrongVni),
-                    Ok((_, Slice::Part(part))) => {
-                        let first = SLICE_LEN + SIZE_LEN;
-                        let ours = if part.index == 0 { ours(d, first) } else { Ok(()) };
-                        ours.and_then(|()| {
-                            self.merge.offer_slice(bufs, span, &part, m.addr).map_err(slice_drop)
-                        })
-                    }
-                    Ok((vni, Slice::Ask(number))) => {
-                        counters.answered.incr();
-                        if self.answers.len() < ANSWERS {
-                            self.answers.push((index, slice::answer(vni, number)));
-                        }
-                        Ok(())
-                    }
-                    Ok((_, Slice::Answer(number))) => {
-                        counters.answered.incr();
-                        let all = peer.stats.iter().map(|stats| &stats.slices);
-                        Asked::answered(all, number, now_ms);
-                        Ok(())
-                    }
-                    Err(error) => Err(slice_drop(error)),
-                }
+                self.offer_slice(snap, (index, peer), bufs, span, m.addr, now_ms)
             } else {
                 inner(d).map(|off| {
-                    self.merge.offer(bufs, buf as u16, (at + off) as u32, (d.len() - off) as u32, trusted);
+                    let (buf, from, len) = span;
+                    self.merge.offer(bufs, buf, from + off as u32, len - off as u32, trusted);
                 })
             };
             if let Err(reason) = taken {
-                counters.dropped(reason, 1);
+                self.core.counters.dropped(reason, 1);
             }
             at += d.len();
         }
         if data.is_empty() {
-            counters.received.incr();
+            self.core.counters.received.incr();
             return Err((DropReason::Truncated, 1));
         }
         Ok(())
@@ -317,13 +282,12 @@ impl super::Core {
     }
 }
 
-/// The reason that goes with a slice without a place.
-fn slice_drop(e: SliceError) -> DropReason {
-    match e {
-        SliceError::Truncated => DropReason::Truncated,
-        SliceError::Header | SliceError::Inner => DropReason::BadTunnelHeader,
-        SliceError::Length => DropReason::BadLength,
-        SliceError::Headless => DropReason::Headless,
+/// Is this inner frame for this node's VTEP?
+pub(super) fn for_us(snap: &Snapshot, inner: &[u8]) -> Result<(), DropReason> {
+    match inner.get(..6) {
+        Some(mac) if mac == snap.node.vtep_mac.0 => Ok(()),
+        Some(_) => Err(DropReason::ForeignMac),
+        None => Err(DropReason::Truncated),
     }
 }
 
