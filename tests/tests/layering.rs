@@ -30,6 +30,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("icmp_limit", &[]),
     ("polling", &[]),
     ("share", &["counters"]),
+    ("slices", &[]),
     ("balance", &[]),
     ("reply", &[]),
     ("counters", &[]),
@@ -37,7 +38,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("events", &["counters"]),
     ("port", &["sys"]),
     ("uplink", &["sys"]),
-    ("snapshot", &["counters", "fib", "group", "port"]),
+    ("snapshot", &["counters", "fib", "group", "port", "slices"]),
     ("pipeline", &["counters", "fib", "reply", "snapshot"]),
     ("judge", &["counters", "pipeline", "snapshot"]),
     (
@@ -53,6 +54,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "pipeline",
             "port",
             "reply",
+            "slices",
             "snapshot",
             // Only to fetch memory ahead, which is an instruction.
             "sys",
