@@ -34,6 +34,7 @@ lint:
 	@scripts/deps build
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -q --workspace --no-deps
 
 bench:
 	@scripts/deps build

@@ -7,7 +7,7 @@
 //!
 //! Joined are TCP segments with ACK (and PSH, which ends the packet) and UDP datagrams, over IPv4 without options and
 //! IPv6 without extensions, when every header byte a receiver or a policy could look at is the same: see
-//! [`shape`](self::shape). Because of that, deciding on the joined packet is deciding on each of them. Frames of
+//! `shape`. Because of that, deciding on the joined packet is deciding on each of them. Frames of
 //! different [sources](Gro::source) are never joined, so one peer cannot ride on another's headers.
 //!
 //! A `Gro` belongs to one worker and is empty between batches. The flow index is a direct-mapped table: a collision

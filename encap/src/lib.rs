@@ -12,7 +12,7 @@
 //! [`VnetHdr`]. Frames come from a [`Pool`] that belongs to one thread and travel in a [`Burst`]. [`parse`](parse::parse)
 //! reads the headers once; [`rewrite`] changes what a router changes; [`gso`] cuts super-frames for the wire and [`gro`]
 //! joins what the wire brought; [`vxlan`], [`udp`] and [`ipip`] are the encapsulations, [`tunnel`] the one place that
-//! matches on the kind; [`slice`] is how super-frames travel between nodes of ours that asked for it.
+//! matches on the kind; [`mod@slice`] is how super-frames travel between nodes of ours that asked for it.
 //!
 //! Nothing here does I/O, reads a clock, starts a thread or takes a lock. Nothing here panics on bytes from a wire, and
 //! nothing on a packet's path allocates once the arenas have warmed up.

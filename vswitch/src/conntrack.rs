@@ -69,7 +69,7 @@ pub fn memory() -> Result<OwnedFd, ConntrackError> {
 /// The table in `memory`, verified; what was there before stays where `whose` knows the opener. `seeds` key a new one.
 ///
 /// # Errors
-/// When the memory is not [`memory`]'s.
+/// When the memory is not [`memory()`]'s.
 pub fn open(
     memory: impl AsFd,
     seeds: [u64; 2],

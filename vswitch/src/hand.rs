@@ -104,7 +104,7 @@ impl Hand {
     /// Takes up the memory, and what the last worker left there.
     ///
     /// # Errors
-    /// When the memory is not that of [`memory`] for these sizes, or is taken already.
+    /// When the memory is not that of [`memory()`] for these sizes, or is taken already.
     pub fn take(memory: impl AsFd, sizes: Sizes) -> io::Result<(Hand, Left)> {
         let (arrays, frames) = sizes.words();
         let (words, mut bytes) = memory::lend(memory, arrays, frames)?;

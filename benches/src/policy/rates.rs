@@ -1,4 +1,4 @@
-//! New connections at [`RULES`] rules: iptables, iptables with one rule, ours.
+//! New connections at `RULES` rules: iptables, iptables with one rule, ours.
 //!
 //! They are counted twice: as programs make them, where most of the time is the end hosts' own, and without sockets, where
 //! what is left is the network and its policy.

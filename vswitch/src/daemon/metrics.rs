@@ -1,6 +1,6 @@
 //! The metrics listener: `/metrics` for Prometheus, `/healthz` and `/readyz` for probes.
 //!
-//! One thread accepts, one thread a connection (at most [`MAX_CLIENTS`]) reads one request, asks the control thread
+//! One thread accepts, one thread a connection (at most `MAX_CLIENTS`) reads one request, asks the control thread
 //! through its events for a [`Scrape`], renders that here and closes. A request is bounded in bytes and in time, nothing
 //! a client does reaches a worker, and nothing is ever changed from here.
 

@@ -3,9 +3,8 @@
 //! The host reaches pods through `vsw0`: one route for each cluster range via the gateway's address, whose MAC is a
 //! permanent neighbour entry, so that the host's neighbour table stays at one entry for any number of pods. The host's
 //! own address inside its pod range (the range's first, as flannel does it) is the source of what it sends to pods of
-//! other nodes. Peers reached without encapsulation have a route through the uplink. All our routes carry
-//! [`route protocol 0x76`](crate::sys::netlink::route::PROTOCOL) and are reconciled: what an earlier process left and
-//! nobody wants now is removed.
+//! other nodes. Peers reached without encapsulation have a route through the uplink. All our routes carry route protocol
+//! 0x76 and are reconciled: what an earlier process left and nobody wants now is removed.
 
 use std::collections::HashSet;
 use std::io;

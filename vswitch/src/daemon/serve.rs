@@ -1,7 +1,7 @@
 //! The control socket: one thread accepts, one thread a connection reads lines; the control thread answers them.
 //!
 //! Only root and the daemon's own user are served (mode 0600 and peer credentials). A request is bounded, a slow or
-//! silent client holds nothing but its own thread, and at most [`MAX_CLIENTS`] are served at once.
+//! silent client holds nothing but its own thread, and at most `MAX_CLIENTS` are served at once.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
