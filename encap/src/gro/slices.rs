@@ -18,9 +18,11 @@ use crate::slice::{self, Layout, Part, SIZE_LEN, SLICE_LEN, Slice, SliceError};
 use crate::vnet::VnetHdr;
 use crate::wire::tcp;
 
-/// Outer flows whose trains are followed at the same time, a power of two. Each has one sender, a socket of a peer's
-/// worker; where two meet, both lose trains that come in parts, and are none the worse for others.
-const TRAINS: usize = 64;
+/// Outer flows whose trains are followed at the same time: sets, a power of two, of some places each. A flow has one sender,
+/// a socket of a peer's worker; where more meet in a set than it has places, the one that was silent longest is forgotten.
+const SETS: usize = 64;
+const WAYS: usize = 4;
+const TRAINS: usize = SETS * WAYS;
 /// Ethernet, IPv6 and the longest TCP header, rounded up.
 pub(super) const HEAD: usize = 128;
 
@@ -36,6 +38,8 @@ const _: () = assert!(PREFIX + BEGIN <= KEPT);
 #[derive(Clone, Debug)]
 pub(super) struct Train {
     from: Option<SocketAddr>,
+    /// How many trains had begun when it did.
+    begun: u64,
     number: u16,
     count: u8,
     layout: Layout,
@@ -52,6 +56,7 @@ impl Default for Train {
     fn default() -> Self {
         Train {
             from: None,
+            begun: 0,
             number: 0,
             count: 0,
             layout: Layout::default(),
@@ -72,15 +77,37 @@ pub(super) struct Trains {
     kept: &'static mut [u8],
     /// Counts batches.
     pub(super) batch: u64,
+    /// Counts trains.
+    begun: u64,
 }
 
 impl Default for Trains {
     fn default() -> Self {
-        Trains { trains: vec![Train::default(); TRAINS].into(), kept: &mut [], batch: 1 }
+        Trains { trains: vec![Train::default(); TRAINS].into(), kept: &mut [], batch: 1, begun: 0 }
     }
 }
 
 impl Trains {
+    /// The place of an outer flow's train.
+    #[inline]
+    fn find(&self, from: SocketAddr) -> Option<usize> {
+        let set = set(&from);
+        (set..set + WAYS).find(|at| self.trains[*at].from == Some(from))
+    }
+
+    /// The place for a train of an outer flow: where its last one was, or else one that is free or longest silent.
+    #[inline]
+    fn room(&mut self, from: SocketAddr) -> usize {
+        self.begun += 1;
+        let at = self.find(from).unwrap_or_else(|| {
+            let set = set(&from);
+            let age = |at: &usize| self.trains[*at].from.map_or(0, |_| self.trains[*at].begun);
+            (set..set + WAYS).min_by_key(age).unwrap_or(set)
+        });
+        self.trains[at].begun = self.begun;
+        at
+    }
+
     /// Notes the beginning of a first slice, for whoever finds the memory.
     fn keep(&mut self, at: usize, from: SocketAddr, data: &[u8]) {
         let Some(place) = self.kept.get_mut(at * KEPT..(at + 1) * KEPT) else { return };
@@ -190,13 +217,16 @@ impl Gro {
     ) -> Result<(), SliceError> {
         let data = Span { buf, off, len }.of(bufs);
         let trains = &mut self.trains;
-        let home = place(&from);
-        if part.index == 0 {
+        let home = if part.index == 0 {
+            let home = trains.room(from);
             trains.trains[home].begin(from, part, data, data.len())?;
             trains.keep(home, from, data);
-        }
+            home
+        } else {
+            trains.find(from).ok_or(SliceError::Headless)?
+        };
         let train = &mut trains.trains[home];
-        if part.index > 0 && (train.from, train.number, train.count) != (Some(from), part.train, part.count) {
+        if (train.number, train.count) != (part.train, part.count) {
             return Err(SliceError::Headless);
         }
         let index = usize::from(part.index);
@@ -230,14 +260,15 @@ impl Gro {
     }
 }
 
-/// The place of an outer flow's train.
-fn place(from: &SocketAddr) -> usize {
+/// The first place of an outer flow's set.
+#[inline]
+fn set(from: &SocketAddr) -> usize {
     let ip = match from {
         SocketAddr::V4(v4) => v4.ip().to_bits(),
         SocketAddr::V6(v6) => (v6.ip().to_bits() ^ v6.ip().to_bits() >> 64) as u32,
     };
     let mixed = (ip ^ u32::from(from.port()) << 16).wrapping_mul(0x9e37_79b1);
-    mixed as usize >> 20 & (TRAINS - 1)
+    (mixed as usize >> 20 & (SETS - 1)) * WAYS
 }
 
 #[cfg(test)]

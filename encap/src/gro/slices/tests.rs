@@ -126,6 +126,30 @@ fn a_train_may_come_in_parts_and_between_others() {
 }
 
 #[test]
+fn many_senders_at_once_lose_nothing() {
+    let (frame, vnet) = super_frame(false, true, 0x10, &bytes(9_000), 1398);
+    let datagrams = slices(&frame, &vnet, 1);
+    let bufs: Vec<Frame> = datagrams.iter().map(|d| buffer(d)).collect();
+    let mut gro = Gro::new(4);
+    // As many as there are in a set, whichever it is.
+    let same = |port: &u16| set(&sender(*port)) == set(&sender(0));
+    let ports: Vec<u16> = (0..u16::MAX).filter(same).take(WAYS + 1).collect();
+    for i in 0..bufs.len() {
+        for port in &ports[..WAYS] {
+            assert_eq!(offer(&mut gro, &bufs, i, sender(*port)), Ok(()));
+        }
+    }
+    assert_eq!(out(&mut gro, &bufs), vec![(frame, vnet, bufs.len() as u32); WAYS]);
+    // One more takes the place of the one silent longest, and no other's.
+    offer(&mut gro, &bufs, 0, sender(ports[1])).unwrap();
+    offer(&mut gro, &bufs, 0, sender(ports[WAYS])).unwrap();
+    assert_eq!(offer(&mut gro, &bufs, 1, sender(ports[0])), Err(SliceError::Headless));
+    for port in &ports[1..] {
+        assert_eq!(offer(&mut gro, &bufs, 1, sender(*port)), Ok(()));
+    }
+}
+
+#[test]
 fn the_next_owner_of_the_memory_goes_on_with_the_rest_of_a_train() {
     let (frame, vnet) = super_frame(true, true, 0x10, &bytes(9_000), 1378);
     let datagrams = slices(&frame, &vnet, 1);
