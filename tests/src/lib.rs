@@ -5,6 +5,7 @@
 pub mod etcd;
 pub mod leftovers;
 pub mod live;
+pub mod metrics;
 pub mod programs;
 pub mod routers;
 pub mod serial;

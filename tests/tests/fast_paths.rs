@@ -1,17 +1,30 @@
 //! Packets arrive with each fast path left out (`node.without`), and with all of them: between two nodes of ours, and
-//! between one and a node of flannel's. What is left out is seen to be, in the sizes of packets on the underlay and in
-//! the pod.
+//! between one and a node of flannel's. What is left out is seen to be: in the sizes of packets on the underlay and in
+//! the pod, in the priority of the workers, and in the time they look for more.
+
+use std::net::UdpSocket;
+use std::time::Duration;
 
 use control::config::FastPath;
-use vswitch::lab::{Attached, Echo, KernelNode, Lab, Netns, Options, Stop, Wire, offloads_off};
+use vswitch::lab::{
+    Attached, Daemon, Echo, KernelNode, Lab, Netns, Options, Stop, Wire, offloads_off, ping, within,
+};
+use vswitch::share::LIGHT;
+use vswitch_tests::metrics::{self, metric};
 use vswitch_tests::programs::programs;
 use vswitch_tests::serial::turn;
 use vswitch_tests::talk::talk;
 
+/// Bytes of a small datagram.
+const SMALL: usize = 64;
+/// Of the frame that carries it in the tunnel: UDP, IPv4, Ethernet, and what VXLAN adds.
+const TUNNELLED: f64 = (SMALL + 8 + 20 + 14 + 50) as f64;
+
 /// A lab whose nodes go without these.
 fn lab(without: &[FastPath], segmented: bool) -> Lab {
     let names: Vec<&str> = without.iter().map(|path| path.name()).collect();
-    let options = Options { node: format!("without = {names:?}\n"), ..Options::default() };
+    let options =
+        Options { node: format!("without = {names:?}\n"), extra: metrics::config(), ..Options::default() };
     let lab = Lab::bed_only(programs(), options, &Stop::default()).unwrap();
     if segmented {
         lab.bed.nodes.iter().for_each(|node| offloads_off(node, "eth0").unwrap());
@@ -41,6 +54,47 @@ fn bulk(from: &Attached, to: &Attached) {
     vswitch::lab::transfer(from.netns.path(), to.netns.path(), to.v4, 32 << 20).unwrap();
 }
 
+/// Datagrams that follow each other as fast as a program can send them one by one.
+fn small(from: &Attached, to: &Attached) {
+    within(from.netns.path(), || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        (0..10_000).for_each(|_| drop(socket.send_to(&[7; SMALL], (to.v4, 9))));
+    })
+    .unwrap();
+}
+
+/// One datagram after the other, each sent when the last one's echo has come.
+fn exchange(from: &Attached, to: &Attached) {
+    within(from.netns.path(), || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        socket.connect((to.v4, Echo::PORT)).unwrap();
+        for _ in 0..3_000 {
+            socket.send(&[7; SMALL]).unwrap();
+            socket.recv(&mut [0; SMALL]).unwrap();
+        }
+    })
+    .unwrap();
+}
+
+/// Whether something that needs a processor to be free for a moment was seen in one of some looks.
+fn seen(mut look: impl FnMut() -> bool) -> bool {
+    (0..5).any(|_| look())
+}
+
+/// The nice values of a switch's threads.
+fn nice(daemon: &Daemon) -> Vec<i32> {
+    let mut all = Vec::new();
+    for pid in daemon.children() {
+        for task in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+            let text = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+            // proc(5): the name is the second field, in parentheses, and nice the nineteenth.
+            all.push(text.rsplit_once(')').unwrap().1.split_whitespace().nth(16).unwrap().parse().unwrap());
+        }
+    }
+    all
+}
+
 #[test]
 fn everything_arrives_without_each_of_them() {
     let _turn = turn();
@@ -68,11 +122,25 @@ fn everything_arrives_without_each_of_them() {
         let whole = !(out(FastPath::UplinkTap) && out(FastPath::Segmentation));
         assert_eq!(sent > 3000.0, whole, "{without:?}: packets of {sent:.0} bytes leave");
         let received = mean_size(&b.netns, "eth0", "rx", || bulk(&a, &b));
+        // What nobody joined is no larger than the underlay's MTU; how much is joined is a matter of how many wait.
         if out(FastPath::Merging) && out(FastPath::UplinkTap) {
             assert!(received < 1500.0, "{without:?}: packets of {received:.0} bytes reach the pod");
         } else if !out(FastPath::Merging) {
-            assert!(received > 3000.0, "{without:?}: packets of {received:.0} bytes reach the pod");
+            assert!(received > 1500.0, "{without:?}: packets of {received:.0} bytes reach the pod");
         }
+        let size = mean_size(&lab.bed.nodes[0], "eth0", "tx", || small(&a, &b));
+        let trains = !(out(FastPath::Trains) || out(FastPath::Segmentation));
+        assert_eq!(size > TUNNELLED * 1.5, trains, "{without:?}: small packets leave in {size:.0} bytes");
+        let priority = seen(|| {
+            let _ = ping(&a.netns, b.v4.into(), 20, 10).unwrap();
+            nice(lab.daemon(0).unwrap()).contains(&LIGHT)
+        });
+        assert_eq!(priority, !out(FastPath::Priority), "{without:?}: workers go before others");
+        let polling = seen(|| {
+            exchange(&a, &b);
+            metric(&lab.bed.nodes[0], "vswitch_worker_polled_nanoseconds_total").unwrap() > 0.0
+        });
+        assert_eq!(polling, !out(FastPath::Polling), "{without:?}: workers look for more");
     }
 }
 

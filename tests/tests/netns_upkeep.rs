@@ -1,20 +1,17 @@
 //! What changes around a running node: the uplink's MTU, what others remove, pods that vanish. And what it tells.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use vswitch::lab::{Attached, Daemon, Lab, Netns, Options, PingRun, Stop, ping, run_words, within};
 use vswitch_tests::leftovers::Leftovers;
+use vswitch_tests::metrics::{self, METRICS, get, metric};
 use vswitch_tests::programs::programs;
 use vswitch_tests::serial::turn;
 
-const METRICS: &str = "127.0.0.1:9470";
-
 fn lab() -> Lab {
-    let extra = format!("\n[metrics]\nlisten = \"{METRICS}\"\n");
-    Lab::start(programs(), Options { extra, ..Options::default() }, &Stop::default()).unwrap()
+    Lab::start(programs(), Options { extra: metrics::config(), ..Options::default() }, &Stop::default())
+        .unwrap()
 }
 
 /// Waits until `seen` gives `wanted`.
@@ -40,25 +37,6 @@ fn mtu(netns: &Netns, link: &str) -> u32 {
 fn fits(a: &Attached, b: &Attached, size: u32) -> bool {
     let line = format!("ping -n -M do -c 1 -W 1 -s {} {}", size - 28, b.v4);
     a.netns.run(&line).is_ok()
-}
-
-fn get(netns: &Netns, path: &str) -> (u16, String) {
-    let text = within(netns.path(), || {
-        let mut stream = TcpStream::connect(METRICS).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {METRICS}\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        text
-    })
-    .unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
-}
-
-fn metric(netns: &Netns, series: &str) -> Option<f64> {
-    let (_, body) = get(netns, "/metrics");
-    body.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
 }
 
 #[test]
@@ -250,8 +228,7 @@ fn a_metrics_address_in_use_stops_the_start_before_anything_is_made() {
     let _turn = turn();
     let before = Leftovers::now();
     {
-        let extra = format!("\n[metrics]\nlisten = \"{METRICS}\"\n");
-        let options = Options { extra, ..Options::default() };
+        let options = Options { extra: metrics::config(), ..Options::default() };
         let mut lab = Lab::bed_only(programs(), options, &Stop::default()).unwrap();
         let taken =
             within(lab.bed.nodes[0].path(), || std::net::TcpListener::bind(METRICS).unwrap()).unwrap();
