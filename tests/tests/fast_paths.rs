@@ -132,7 +132,7 @@ fn everything_arrives_without_each_of_them() {
         let trains = !(out(FastPath::Trains) || out(FastPath::Segmentation));
         assert_eq!(size > TUNNELLED * 1.5, trains, "{without:?}: small packets leave in {size:.0} bytes");
         let priority = seen(|| {
-            let _ = ping(&a.netns, b.v4.into(), 20, 10).unwrap();
+            let _ = ping(&a.netns, b.v4, 20, 10).unwrap();
             nice(lab.daemon(0).unwrap()).contains(&LIGHT)
         });
         assert_eq!(priority, !out(FastPath::Priority), "{without:?}: workers go before others");

@@ -7,6 +7,7 @@
 //! by the next one.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{Ordering, compiler_fence};
 
 use super::shape::Form;
 use super::{Gro, NONE, Span};
@@ -30,6 +31,8 @@ pub(super) const HEAD: usize = 128;
 pub const HEADS: usize = TRAINS * KEPT;
 /// For one: whether it is there, sender, length of the first slice, and how much of that follows.
 const KEPT: usize = 192;
+/// First slices between two deliveries that wait to be noted; with more, those before them are noted at once.
+const FRESH: usize = 64;
 const BEGIN: usize = SLICE_LEN + SIZE_LEN + HEAD;
 const PREFIX: usize = 32;
 const _: () = assert!(PREFIX + BEGIN <= KEPT);
@@ -75,6 +78,9 @@ pub(super) struct Trains {
     trains: Box<[Train]>,
     /// Where the headers are kept too.
     kept: &'static mut [u8],
+    /// What to write there, place by place, when what was received has been delivered: until then the next process may
+    /// need the headers that lie there for the datagrams it finds.
+    fresh: Vec<(usize, [u8; KEPT])>,
     /// Counts batches.
     pub(super) batch: u64,
     /// Counts trains.
@@ -83,7 +89,13 @@ pub(super) struct Trains {
 
 impl Default for Trains {
     fn default() -> Self {
-        Trains { trains: vec![Train::default(); TRAINS].into(), kept: &mut [], batch: 1, begun: 0 }
+        Trains {
+            trains: vec![Train::default(); TRAINS].into(),
+            kept: &mut [],
+            fresh: Vec::with_capacity(FRESH),
+            batch: 1,
+            begun: 0,
+        }
     }
 }
 
@@ -108,17 +120,34 @@ impl Trains {
         at
     }
 
-    /// Notes the beginning of a first slice, for whoever finds the memory.
+    /// Takes down the beginning of a first slice, for whoever will find the memory.
     fn keep(&mut self, at: usize, from: SocketAddr, data: &[u8]) {
-        let Some(place) = self.kept.get_mut(at * KEPT..(at + 1) * KEPT) else { return };
+        if self.kept.is_empty() {
+            return;
+        }
+        if self.fresh.len() == FRESH {
+            self.note();
+        }
         let begin = &data[..data.len().min(BEGIN)];
-        place[0] = 0;
-        place[2..4].copy_from_slice(&from.port().to_be_bytes());
-        place[4..20].copy_from_slice(&parse::from_ip(from.ip()).to_be_bytes());
-        place[20..24].copy_from_slice(&(data.len() as u32).to_be_bytes());
-        place[24] = begin.len() as u8;
-        place[PREFIX..PREFIX + begin.len()].copy_from_slice(begin);
-        place[0] = 1;
+        let mut record = [0; KEPT];
+        record[2..4].copy_from_slice(&from.port().to_be_bytes());
+        record[4..20].copy_from_slice(&parse::from_ip(from.ip()).to_be_bytes());
+        record[20..24].copy_from_slice(&(data.len() as u32).to_be_bytes());
+        record[24] = begin.len() as u8;
+        record[PREFIX..PREFIX + begin.len()].copy_from_slice(begin);
+        self.fresh.push((at, record));
+    }
+
+    /// Writes what was taken down. The first byte of a place says whether the rest is whole.
+    fn note(&mut self) {
+        for (at, record) in self.fresh.drain(..) {
+            let Some(place) = self.kept.get_mut(at * KEPT..(at + 1) * KEPT) else { continue };
+            place[0] = 0;
+            compiler_fence(Ordering::SeqCst);
+            place[1..].copy_from_slice(&record[1..]);
+            compiler_fence(Ordering::SeqCst);
+            place[0] = 1;
+        }
     }
 
     /// The train whose beginning was noted there.
@@ -201,6 +230,14 @@ impl Gro {
         self.trains.kept = memory;
         for at in 0..TRAINS {
             self.trains.recall(at);
+        }
+    }
+
+    /// Everything offered so far has been delivered: the heads among it are written to the memory of [`Gro::keep_heads`].
+    #[inline]
+    pub fn note_heads(&mut self) {
+        if !self.trains.fresh.is_empty() {
+            self.trains.note();
         }
     }
 

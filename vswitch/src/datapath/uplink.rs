@@ -56,6 +56,7 @@ impl Datapath {
         }
         self.answer(snap, up);
         self.core.flush(snap, up, now_ms);
+        self.merge.note_heads();
     }
 
     fn peer_batch(

@@ -157,13 +157,18 @@ fn the_next_owner_of_the_memory_goes_on_with_the_rest_of_a_train() {
     let from = SocketAddr::new("2001:db8::1".parse().unwrap(), 4000);
     let mut gro = Gro::new(4);
     gro.keep_heads(Box::leak(vec![0; HEADS].into()));
+    let successor = |gro: &Gro| {
+        let mut next = Gro::new(4);
+        next.keep_heads(Box::leak(gro.trains.kept.to_vec().into()));
+        next
+    };
     for i in 0..3 {
         offer(&mut gro, &bufs, i, from).unwrap();
     }
-    // What a process that is killed leaves.
-    let left = Box::leak(gro.trains.kept.to_vec().into());
-    let mut next = Gro::new(4);
-    next.keep_heads(left);
+    // Killed before these were delivered: the next process finds them, and what it needs for datagrams before them.
+    assert_eq!(offer(&mut successor(&gro), &bufs, 3, from), Err(SliceError::Headless));
+    gro.note_heads();
+    let mut next = successor(&gro);
     for i in 3..bufs.len() {
         assert_eq!(offer(&mut next, &bufs, i, sender(4000)), Err(SliceError::Headless), "another sender's");
         offer(&mut next, &bufs, i, from).unwrap();
@@ -172,6 +177,21 @@ fn the_next_owner_of_the_memory_goes_on_with_the_rest_of_a_train() {
     let have: usize = out(&mut gro, &bufs).iter().map(|(packet, ..)| packet.len() - 86).sum();
     assert_eq!((packets.len(), packets[0].0.len() - 86), (1, 9_000 - have));
     assert!(packets[0].0[86..] == bytes(9_000)[have..]);
+}
+
+#[test]
+fn more_beginnings_than_can_wait_are_noted_before_they_are_delivered() {
+    let (frame, vnet) = super_frame(false, true, 0x10, &bytes(9_000), 1398);
+    let bufs: Vec<Frame> = slices(&frame, &vnet, 1).iter().map(|d| buffer(d)).collect();
+    let mut gro = Gro::new(4);
+    gro.keep_heads(Box::leak(vec![0; HEADS].into()));
+    (0..FRESH).for_each(|_| offer(&mut gro, &bufs, 0, sender(1)).unwrap());
+    assert!(gro.trains.kept.iter().all(|byte| *byte == 0));
+    offer(&mut gro, &bufs, 0, sender(2)).unwrap();
+    let mut next = Gro::new(4);
+    next.keep_heads(Box::leak(gro.trains.kept.to_vec().into()));
+    assert_eq!(offer(&mut next, &bufs, 1, sender(1)), Ok(()));
+    assert_eq!(offer(&mut next, &bufs, 1, sender(2)), Err(SliceError::Headless));
 }
 
 #[test]
