@@ -5,12 +5,15 @@
 //! * `flannel_udp.rs`: flannel's udp mode by shape, one packet for each system call.
 //! * `ovs.rs`: Open vSwitch's userspace datapath and VXLAN.
 //! * `wireguard.rs`: wireguard-go between the nodes.
+//! * `slirp.rs`, `to_node.rs`: from a pod to its node, by slirp4netns and by us.
 
 mod flannel_udp;
 mod kernel;
 mod ours;
 mod ovs;
 mod process;
+mod slirp;
+mod to_node;
 mod wireguard;
 
 use std::net::IpAddr;
@@ -25,6 +28,8 @@ pub use flannel_udp::FlannelUdp;
 pub use kernel::Kernel;
 pub use ours::Ours;
 pub use ovs::Ovs;
+pub use slirp::Slirp;
+pub use to_node::ToNode;
 pub use wireguard::WireGuard;
 
 /// Two pods between which packets are sent.
@@ -55,8 +60,8 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// A network with four pods: two that are measured, and two that may be busy beside them. It is taken down when
-/// dropped.
+/// A network with four pods: two that are measured, and two that may be busy beside them. Where pods talk to their node,
+/// that is the second of each two. It is taken down when dropped.
 pub trait Network {
     /// The pods with this number (0 to 2) and the next one.
     fn two(&self, from: usize) -> Pair<'_>;

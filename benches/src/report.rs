@@ -106,6 +106,10 @@ pub struct Comparison {
     pub flows: Option<crate::flows::Figures>,
     /// Milliseconds from a label's change to the first packet it admits.
     pub label: Option<Vec<f64>>,
+    /// A stream on an underlay that loses packets.
+    pub loss: Option<crate::loss::Figures>,
+    /// Small datagrams for long.
+    pub soak: Option<crate::soak::Soak>,
     /// A router's large table.
     pub bgp: Option<crate::bgp::Loaded>,
     /// A route that changes.
@@ -117,10 +121,13 @@ impl Comparison {
     #[must_use]
     pub fn met(&self) -> bool {
         self.rows.iter().all(|row| row.met)
+            && self.cni.as_ref().is_none_or(Timings::met)
             && self.policy.as_ref().is_none_or(crate::policy::Figures::met)
             && self.pods.as_ref().is_none_or(crate::pods::Figures::met)
             && self.routes.as_ref().is_none_or(crate::routes::Figures::met)
             && self.flows.as_ref().is_none_or(crate::flows::Figures::met)
+            && self.loss.as_ref().is_none_or(crate::loss::Figures::met)
+            && self.soak.as_ref().is_none_or(crate::soak::Soak::met)
     }
 
     /// A chart of each curve, with the name of its file.
@@ -160,14 +167,14 @@ impl Comparison {
             text.push_str("\noffloads that are on\n");
             text.push_str(&offloads::summary(self.rows.iter().map(|row| (row.row, &row.offloads))));
         }
-        if let Some(cni) = &self.cni {
-            text.push_str(&cni_lines(cni));
-        }
+        text.extend(self.cni.as_ref().map(Timings::table));
         text.extend(self.rates.as_ref().map(crate::policy::Rates::table));
         text.extend(self.policy.as_ref().map(crate::policy::Figures::table));
         text.extend(self.pods.as_ref().map(crate::pods::Figures::table));
         text.extend(self.routes.as_ref().map(crate::routes::Figures::table));
         text.extend(self.flows.as_ref().map(crate::flows::Figures::table));
+        text.extend(self.loss.as_ref().map(crate::loss::Figures::table));
+        text.extend(self.soak.as_ref().map(crate::soak::Soak::table));
         if let Some(times) = &self.label {
             let _ = writeln!(
                 text,
@@ -203,23 +210,4 @@ fn line(row: &Measured) -> String {
         row.steal * 100.0,
         if row.met { "" } else { "  MISSED" },
     )
-}
-
-fn cni_lines(cni: &Timings) -> String {
-    let both = |add: &[f64], del: &[f64]| add.iter().zip(del).map(|(a, d)| a + d).collect::<Vec<f64>>();
-    let theirs = both(&cni.reference_add, &cni.reference_del);
-    let ours = both(&cni.ours_add, &cni.ours_del);
-    let mut text = format!(
-        "\n{:22} {:>16} {:>12} {:>6}\n",
-        "attach a pod, ms", "bridge+host-local", "vswitch-cni", "B/A"
-    );
-    for (name, a, b) in [
-        ("ADD p50", quantile(&cni.reference_add, 0.5), quantile(&cni.ours_add, 0.5)),
-        ("ADD p99", quantile(&cni.reference_add, 0.99), quantile(&cni.ours_add, 0.99)),
-        ("DEL p50", quantile(&cni.reference_del, 0.5), quantile(&cni.ours_del, 0.5)),
-        ("ADD + DEL p50", quantile(&theirs, 0.5), quantile(&ours, 0.5)),
-    ] {
-        let _ = writeln!(text, "{name:22} {a:>16.1} {b:>12.1} {:>6.2}", b / a);
-    }
-    text
 }

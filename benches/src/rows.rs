@@ -9,7 +9,7 @@ use anyhow::Result;
 use vswitch::lab::{Programs, Stop, TunnelKind, Wire};
 
 use crate::cubic::Allowed;
-use crate::network::{FlannelUdp, Kernel, Network, Ours, Ovs, WireGuard};
+use crate::network::{FlannelUdp, Kernel, Network, Ours, Ovs, Slirp, ToNode, WireGuard};
 use crate::scenario::Scenario;
 
 pub use all::ALL;
@@ -32,10 +32,14 @@ pub enum Kind {
     },
     /// wireguard-go, which encrypts.
     WireGuard,
+    /// slirp4netns, from a pod to its node.
+    Slirp,
     /// Ours, between two nodes.
     Ours(TunnelKind),
     /// Ours, both pods on one node.
     OursOneNode,
+    /// Ours, from a pod to its node.
+    OursToNode,
 }
 
 /// Two networks and what is sent over them.
@@ -138,8 +142,10 @@ impl Bench {
             Kind::FlannelUdp => Box::new(FlannelUdp::nodes()?),
             Kind::Ovs { tso } => Box::new(Ovs::nodes(tso)?),
             Kind::WireGuard => Box::new(WireGuard::nodes()?),
+            Kind::Slirp => Box::new(Slirp::node()?),
             Kind::Ours(tunnel) => Box::new(Ours::nodes(programs, stop, tunnel, self.segmented)?),
             Kind::OursOneNode => Box::new(Ours::one_node(programs, stop)?),
+            Kind::OursToNode => Box::new(ToNode::build(programs, stop)?),
         })
     }
 }

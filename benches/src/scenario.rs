@@ -13,7 +13,7 @@ use crate::{datagrams, exchange};
 /// A kind of traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scenario {
-    /// TCP streams. Values: Gbit/s, processor seconds for each GB.
+    /// TCP streams. Values: Gbit/s, processor seconds for each GB, Gbit for each processor second.
     Tcp {
         /// How many at the same time.
         streams: u32,
@@ -63,7 +63,7 @@ impl Scenario {
             Scenario::Tcp { streams, reverse } => {
                 let run = iperf::run(pair, Load { streams, reverse }, seconds)?;
                 retransmits = run.retransmits;
-                vec![run.gbit_s, run.cpu_s_per_gb]
+                vec![run.gbit_s, run.cpu_s_per_gb, 8.0 / run.cpu_s_per_gb]
             }
             Scenario::Flood { size } => vec![datagrams::send(pair, size, None, length)?.received / 1e3],
             // Seven steps and one flood: a quarter of the time for each.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
@@ -11,10 +12,11 @@ use vswitch_benches::network::Network;
 use vswitch_benches::report::{Comparison, Measured};
 use vswitch_benches::rows::{self, Bench};
 use vswitch_benches::scenario::Run;
-use vswitch_benches::{bgp, cni, flows, label, pods, policy, reroute, routes};
+use vswitch_benches::{bgp, cni, flows, label, loss, pods, policy, reroute, routes, soak};
 
 /// What is measured beside [`rows::ALL`].
-const OTHERS: [&str; 9] = ["cni", "rates", "policy", "pods", "routes", "flows", "label", "bgp", "reroute"];
+const OTHERS: [&str; 11] =
+    ["cni", "rates", "policy", "pods", "routes", "flows", "loss", "soak", "label", "bgp", "reroute"];
 
 /// Compares pod networks in interleaved pairs. Needs root.
 #[derive(Debug, Parser)]
@@ -31,6 +33,9 @@ struct Args {
     /// The most telling rows, two pairs of two seconds each: under five minutes.
     #[arg(long)]
     quick: bool,
+    /// Seconds of row `soak`.
+    #[arg(long, default_value_t = 600)]
+    soak: u64,
     /// Writes everything measured to this file as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -105,7 +110,7 @@ fn compare(args: &Args) -> anyhow::Result<(Comparison, Vec<anyhow::Error>)> {
         cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         seconds,
         rows,
-        cni: other!("cni", true, "attach and detach", cni::run(&programs, &stop, few(10, 40))),
+        cni: other!("cni", true, "attach and detach", cni::run(&programs, &stop, few(10, 40), few(1, 4))),
         rates: other!(
             "rates",
             false,
@@ -126,6 +131,18 @@ fn compare(args: &Args) -> anyhow::Result<(Comparison, Vec<anyhow::Error>)> {
             routes::run(&programs, &stop, &cubic, pairs, seconds)
         ),
         flows: other!("flows", false, "1,000 to 1,000,000", flows::run(&programs, &stop, pairs, seconds)),
+        loss: other!(
+            "loss",
+            false,
+            "one packet of 1,000 lost",
+            loss::run(&programs, &stop, &cubic, pairs, seconds)
+        ),
+        soak: other!(
+            "soak",
+            false,
+            "small datagrams for long",
+            soak::run(&programs, &stop, Duration::from_secs(args.soak.max(1)))
+        ),
         label: other!("label", false, "a change felt by packets", label::run(&programs, &stop, few(20, 200))),
         bgp: other!("bgp", false, "a large table", bgp::run(&programs, &stop, few(100_000, bgp::ROUTES))),
         reroute: other!(

@@ -63,6 +63,13 @@ pub const ALL: &[Bench] = &[
         &[
             gbit("G1", "between nodes, VXLAN / kernel VXLAN", Goal::AtLeast(0.45, 0.60)),
             cpu("G3", "the same", Goal::AtMost(2.2, 1.7)),
+            Line {
+                id: "G10",
+                title: "the same, of one processor's time",
+                unit: "Gbit/s",
+                value: 2,
+                goal: Goal::AtLeast(0.45, 0.60),
+            },
         ],
         true,
     ),
@@ -267,6 +274,13 @@ pub const ALL: &[Bench] = &[
         (Kind::WireGuard, VXLAN),
         TCP,
         &[gbit("G8", "between nodes, VXLAN / wireguard-go (encrypts)", Goal::AtLeast(1.5, 2.5))],
+        true,
+    ),
+    bench(
+        "g9",
+        (Kind::Slirp, Kind::OursToNode),
+        TCP,
+        &[gbit("G9", "pod to its node, MTU 1500 / slirp4netns", Goal::AtLeast(4.0, 8.0))],
         true,
     ),
 ];

@@ -18,8 +18,9 @@ use crate::sys::netns::{self, Netns};
 use crate::sys::tun::{self, Tap, TapError, TapSpec};
 use crate::uplink::udp;
 
-/// Frames a pod's interface queues while nobody reads: at 500 a second, two seconds of a restart.
-const QUEUE: u32 = 1000;
+/// Frames a pod's interface queues while nobody reads: at 500 a second, four seconds of a restart; at 100,000 a second, the 20 ms
+/// for which a hypervisor may take a processor away. As many super-frames are 128 MiB, so it is not more.
+const QUEUE: u32 = 2000;
 
 /// An interface could not be made, taken up, checked or removed.
 #[derive(Debug, thiserror::Error)]
