@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde::Serialize;
 use vswitch::lab::{Netns, Programs, Stop, TunnelKind, Wire};
 
@@ -57,8 +57,9 @@ fn one(sides: [(&dyn Network, &[Netns]); 2], turned: bool, seconds: u32, stop: &
         let (side, lossy) = if turned { (1 - step / 2, 1 - step % 2) } else { (step / 2, step % 2) };
         stop.check()?;
         let (network, nodes) = sides[side];
-        let _rules = (lossy == 1).then(|| Lossy::make(nodes)).transpose()?;
+        let rules = (lossy == 1).then(|| Lossy::make(nodes)).transpose()?;
         pair[side][lossy] = Some(iperf::run(network.pair(), Load::default(), seconds)?);
+        rules.map_or(Ok(()), |rules| rules.worked())?;
     }
     Ok(pair.map(|side| side.map(|run| run.expect("all four have run"))))
 }
@@ -72,6 +73,15 @@ impl<'a> Lossy<'a> {
             node.run_args(&["nft", TABLE])?;
         }
         Ok(Lossy(nodes))
+    }
+
+    /// Every node has lost something: otherwise the run was one without loss.
+    fn worked(&self) -> Result<()> {
+        for node in self.0 {
+            let shown = node.run("nft list table ip lossy")?;
+            ensure!(!shown.contains("packets 0 "), "{} lost nothing: {shown}", node.name());
+        }
+        Ok(())
     }
 }
 
