@@ -50,10 +50,21 @@ pub fn scratch(name: &str) -> PathBuf {
     dir
 }
 
-/// A loopback port that nobody has right now.
+/// A loopback port that nobody has, and that nobody gets by chance before etcd takes it: below those that the kernel
+/// gives to connections going out, of which the tests make thousands; and no port twice in one test run.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("its number").port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").expect("the kernel says it");
+    let end: u32 = range.split_whitespace().next().and_then(|low| low.parse().ok()).expect("a port");
+    let start = end.saturating_sub(20_000).max(1024);
+    assert!(start < end, "ip_local_port_range {range:?} leaves no port to listen at");
+    // Test runs beside each other begin at different ones.
+    let offset = std::process::id().wrapping_mul(97);
+    let mut ports = std::iter::repeat_with(|| {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(offset);
+        u16::try_from(start + next % (end - start)).expect("below the range's end")
+    });
+    ports.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).expect("one is free")
 }
 
 /// Runs a program to its end; what it printed.
