@@ -1,4 +1,4 @@
-//! Unit level: the daemon here is a thread that records one request and answers what the test says.
+//! Unit level: the daemon here is a thread that records requests and answers what the test says.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
@@ -29,6 +29,11 @@ struct Fake {
 
 impl Fake {
     fn new(answer: &str) -> Fake {
+        Fake::that_dies(0, answer)
+    }
+
+    /// The first `times` requests get no answer.
+    fn that_dies(times: usize, answer: &str) -> Fake {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let socket = std::env::temp_dir().join(format!("vswitch-cni-{}-{n}.sock", std::process::id()));
@@ -37,11 +42,15 @@ impl Fake {
         let (tell, requests) = channel();
         let answer = format!("{}\n", answer.replace('\n', ""));
         thread::spawn(move || {
-            let Ok((mut stream, _)) = listener.accept() else { return };
-            let mut line = String::new();
-            BufReader::new(stream.try_clone().unwrap()).read_line(&mut line).unwrap();
-            tell.send(serde_json::from_str(&line).unwrap()).unwrap();
-            stream.write_all(answer.as_bytes()).unwrap();
+            for turn in 0..=times {
+                let Ok((mut stream, _)) = listener.accept() else { return };
+                let mut line = String::new();
+                BufReader::new(stream.try_clone().unwrap()).read_line(&mut line).unwrap();
+                tell.send(serde_json::from_str(&line).unwrap()).unwrap();
+                if turn == times {
+                    stream.write_all(answer.as_bytes()).unwrap();
+                }
+            }
         });
         Fake { socket, requests }
     }
@@ -311,6 +320,21 @@ fn daemon_errors_keep_their_code() {
     let json = err.to_json();
     assert_eq!((&json["cniVersion"], &json["code"]), (&json!("0.4.0"), &json!(11)));
     assert!(json["msg"].as_str().unwrap().contains("/nonexistent/vswitchd.sock"), "{json}");
+}
+
+#[test]
+fn a_switch_that_dies_over_a_request_is_followed_by_one_that_is_asked_again() {
+    let fake = Fake::that_dies(1, ADDED);
+    assert!(go(&attach_env("ADD"), &fake.conf("1.1.0")).unwrap().is_some());
+    assert_eq!(fake.request(), fake.request());
+    let fake = Fake::that_dies(1, DONE);
+    assert_eq!(go(&env(&[("CNI_COMMAND", "STATUS")]), &fake.conf("1.1.0")).unwrap(), None);
+    // What ended two of them is not put to a third.
+    let fake = Fake::that_dies(2, DONE);
+    let err = go(&attach_env("DEL"), &fake.conf("1.1.0")).unwrap_err();
+    assert_eq!(err.error.code, 11, "{err:?}");
+    assert!(err.error.msg.contains("before answering"), "{err:?}");
+    assert_eq!(fake.requests.try_iter().count(), 2);
 }
 
 #[test]

@@ -1,9 +1,11 @@
-//! The six commands. Each checks its input, makes at most one request, and gives the JSON to print, if any.
+//! The six commands. Each checks its input, asks the daemon for one thing at most, and gives the JSON to print, if any.
 
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use control::api::{Attach, AttachResult, Gc, Request, Wishes, code};
-use control::client::Client;
+use control::client::{Client, ClientError};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::conf::{self, Conf};
@@ -41,11 +43,20 @@ fn with_conf(command: Command, env: &Env, conf: &Conf) -> Result<Option<Value>, 
     }
 }
 
-fn call<T: serde::de::DeserializeOwned>(conf: &Conf, request: &Request) -> Result<T, CniError> {
-    let socket = conf.socket()?;
-    Client::connect(&socket, TIMEOUT)
-        .and_then(|mut client| client.call(request))
-        .map_err(|err| CniError::of_call(err, code::TRY_LATER))
+fn call<T: DeserializeOwned>(conf: &Conf, request: &Request) -> Result<T, CniError> {
+    ask(&conf.socket()?, request, TIMEOUT).map_err(|err| CniError::of_call(err, code::TRY_LATER))
+}
+
+/// Asks the daemon, and once more when it closed the connection without an answer: a switch that ended has a successor at the
+/// same socket, and every request may be made again, whether it was done, half done or not begun. Not more often: the request
+/// itself may be what ended the switch.
+fn ask<T: DeserializeOwned>(socket: &Path, request: &Request, patience: Duration) -> Result<T, ClientError> {
+    let began = Instant::now();
+    let once = |patience| Client::connect(socket, patience)?.call(request);
+    match once(patience) {
+        Err(ClientError::Closed) => once(patience.saturating_sub(began.elapsed())),
+        answer => answer,
+    }
 }
 
 fn needs(conf: &Conf, least: Version, command: &str) -> Result<(), CniError> {
@@ -140,8 +151,6 @@ fn gc(conf: &Conf) -> Result<(), CniError> {
 fn status(conf: &Conf) -> Result<(), CniError> {
     needs(conf, Version::V1_1_0, "STATUS")?;
     conf.name()?;
-    let socket = conf.socket()?;
-    Client::connect(&socket, STATUS_TIMEOUT)
-        .and_then(|mut client| client.call(&Request::Ready))
+    ask(&conf.socket()?, &Request::Ready, STATUS_TIMEOUT)
         .map_err(|err| CniError::of_call(err, code::NOT_AVAILABLE))
 }

@@ -1,9 +1,10 @@
 //! The switch dies, or everything does: what the pods notice.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use vswitch::lab::{Attached, Daemon, Echo, Lab, Options, PingRun, Session, Shape, Stop, ping};
+use vswitch::lab::{Attached, Daemon, Echo, Lab, Netns, Options, PingRun, Session, Shape, Stop, ping};
 use vswitch_tests::live::{Listener, PORT, Sender};
 use vswitch_tests::programs::programs;
 use vswitch_tests::serial::turn;
@@ -94,6 +95,47 @@ fn what_a_killed_switch_had_in_hand_is_handed_on_by_the_next() {
         let missing = listeners[next(i)].missing(7, sent);
         assert!(missing.is_empty(), "{} of {sent}: {:?}", missing.len(), &missing[..missing.len().min(9)]);
     }
+}
+
+/// Two runtimes attach and detach without a pause, so that each kill finds requests under way.
+#[test]
+fn who_attaches_while_the_switch_dies_does_not_hear_of_it() {
+    let _turn = turn();
+    let lab = Lab::start(programs(), Options::default(), &Stop::default()).unwrap();
+    let over = AtomicBool::new(false);
+    let attach = |container: &str| {
+        let netns = Netns::new(&lab.bed.name(container)).unwrap();
+        let (cni, path) = (lab.cni(0), netns.path().display().to_string());
+        let config = cni.config(&serde_json::Value::Null);
+        let mut rounds = 0;
+        while !over.load(Ordering::Relaxed) {
+            cni.must("ADD", container, &path, "", &config).unwrap();
+            assert!(ping(&netns, [169, 254, 1, 1].into(), 1, 1).unwrap().all());
+            cni.must("DEL", container, &path, "", &config).unwrap();
+            rounds += 1;
+        }
+        rounds
+    };
+    let daemon = lab.daemon(0).unwrap();
+    std::thread::scope(|scope| {
+        let attaching = ["x", "y"].map(|container| scope.spawn(|| attach(container)));
+        let patience = Instant::now() + Duration::from_secs(20);
+        for killed in 1..=5 {
+            std::thread::sleep(Duration::from_millis(300));
+            Daemon::signal(switch(daemon), Signal::KILL);
+            // The dying one may have taken the question.
+            while !daemon.status().is_ok_and(|status| status.restarts >= killed) && Instant::now() < patience
+            {
+            }
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        over.store(true, Ordering::Relaxed);
+        for rounds in attaching.map(|thread| thread.join().unwrap()) {
+            assert!(rounds > 5, "{rounds}");
+        }
+    });
+    let status = daemon.status().unwrap();
+    assert_eq!((status.restarts, status.ports), (5, 0), "{status:?}");
 }
 
 #[test]
