@@ -385,8 +385,11 @@ impl Daemon {
         self.switch.publish(snapshot).map(|_| ()).inspect_err(|_| self.origin = None)
     }
 
-    /// Compiles policy for the pods there are.
+    /// Compiles policy for the pods there are; at the start only once, when all are known ([`Daemon::begin`]).
     fn compile_policy(&mut self) {
+        if self.waiting.is_some() {
+            return;
+        }
         self.guard.compile(self.attached.values().map(|a| (&a.record.pod, a.record.addresses.as_slice())));
         self.logging = self.guard.logs();
     }

@@ -153,6 +153,7 @@ impl Daemon {
     /// Ends the start: everything taken up goes into force at once, then is read.
     pub(super) fn begin(&mut self) -> Result<(), SwitchError> {
         let waiting = self.waiting.take().unwrap_or_default();
+        self.compile_policy();
         self.publish()?;
         for (port, (rx, fd)) in waiting {
             self.switch.add_port(port, rx, fd)?;

@@ -175,6 +175,47 @@ fn a_restart_has_the_last_valid_version() {
 }
 
 #[test]
+fn a_restart_reads_only_what_is_not_wholly_in_the_copy() {
+    let dir = Dir::new("unread");
+    let refused = policy("r", OPEN) + &policy("s", INVALID);
+    let repeated = policy("p", "{}") + &policy("t", OPEN);
+    for (name, text) in [
+        ("a.yaml", policy("p", OPEN)),
+        ("b.yaml", policy("q", OPEN)),
+        ("c.yaml", refused),
+        ("d.yaml", repeated),
+        ("e.yaml", "# nothing\n".to_owned()),
+        ("f.yaml", policy("u", OPEN)),
+    ] {
+        dir.write(name, &text);
+    }
+    let mut manifests = dir.open();
+    reload(&mut manifests);
+    dir.write("f.yaml", &policy("u", "{ingress: [{}, {}]}"));
+    let problems = manifests.problems();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+
+    let mut next = dir.open();
+    let sources = |manifests: &Manifests, name: &str| -> Vec<Arc<Value>> {
+        let known = manifests.files[name].items.iter().map(|item| match item {
+            Item::Known { source, .. } => Arc::clone(source),
+            Item::Unknown { .. } => panic!("{item:?}"),
+        });
+        known.collect()
+    };
+    let kept = ["a.yaml", "b.yaml", "c.yaml", "d.yaml", "f.yaml"].map(|name| (name, sources(&next, name)));
+    assert!(reload(&mut next), "what is wrong comes to light");
+    assert_eq!(next.problems(), problems);
+    let read = kept.map(|(name, before)| {
+        let now = sources(&next, name);
+        before.len() != now.len() || before.iter().zip(&now).any(|(before, now)| !Arc::ptr_eq(before, now))
+    });
+    assert_eq!(read, [false, false, true, true, true]);
+    let rules = |(name, rules): (&str, usize)| (name.to_owned(), rules);
+    assert_eq!(in_force(&mut next), [("p", 1), ("q", 1), ("r", 1), ("s", 0), ("t", 1), ("u", 2)].map(rules));
+}
+
+#[test]
 fn a_damaged_copy_is_reported_and_ignored() {
     let dir = Dir::new("damaged");
     for text in [
