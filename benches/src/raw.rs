@@ -1,17 +1,21 @@
-//! IPv4 packets from and to a pod past its sockets: what leaves goes through a raw socket, what comes is read before the
-//! pod's own stack sees it. Many packets a call, so that a generator made of this costs less than what it measures.
+//! IPv4 packets from and to a pod past its own stack: what leaves is put on its interface as a frame, what comes is read before
+//! the stack sees it. Many packets a call, so that a generator made of this costs less than what it measures.
 
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use encap::Mac;
+use encap::checksum::sum;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use vswitch::lab::{Netns, within};
-use vswitch::sys::mmsg::{Message, RecvBatch, SendBatch};
+use vswitch::sys::mmsg::RecvBatch;
+use vswitch::sys::packet::{PacketSocket, VNET_LEN};
 use vswitch::sys::sockopt;
 
 /// Packets a call.
@@ -24,16 +28,20 @@ pub const PROTOCOL_AT: u32 = 9;
 const SNAP: usize = 64;
 /// `ETH_P_IP`.
 const IPV4: u16 = 0x0800;
-/// `IPPROTO_RAW`: the IPv4 header comes from the caller; the kernel fills in length, identification and checksum.
-const HEADER_INCLUDED: i32 = 255;
+/// A pod's interface.
+const INTERFACE: &str = "eth0";
+/// Bytes before the packet: no virtio header's worth of offloads, and an Ethernet header.
+const BEFORE: usize = VNET_LEN + 14;
+/// How long the next hop's MAC address may take.
+const RESOLVED: Duration = Duration::from_secs(2);
 
 /// A pod's end.
 pub struct End {
     addr: Ipv4Addr,
-    to: SocketAddr,
-    out: Socket,
+    out: PacketSocket,
     tap: Socket,
-    sending: SendBatch,
+    /// What stands before each packet.
+    before: [u8; BEFORE],
     receiving: RecvBatch,
     buffers: Vec<[u8; SNAP]>,
 }
@@ -44,28 +52,27 @@ impl End {
     /// # Errors
     /// Without `CAP_NET_RAW`, or a route to `to`.
     pub fn open(pod: &Netns, to: IpAddr, filter: &[SockFilter]) -> Result<End> {
-        let open = || -> io::Result<(SocketAddr, Socket, Socket)> {
+        let open = || -> io::Result<(IpAddr, PacketSocket, Socket)> {
             let asking = UdpSocket::bind(("0.0.0.0", 0))?;
+            // Makes the kernel ask for the next hop's MAC address.
+            asking.send_to(&[], (to, 9))?;
             asking.connect((to, 9))?;
-            let out = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(HEADER_INCLUDED)))?;
+            let out = PacketSocket::sender(rustix::net::netdevice::name_to_index(&asking, INTERFACE)?)?;
             let protocol = Protocol::from(i32::from(IPV4.to_be()));
             let tap = Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol))?;
             tap.attach_filter(filter)?;
-            Ok((asking.local_addr()?, out, tap))
+            Ok((asking.local_addr()?.ip(), out, tap))
         };
-        let (own, out, tap) = within(pod.path(), open)?.context("raw sockets")?;
-        let IpAddr::V4(addr) = own.ip() else { anyhow::bail!("{to} is reached over IPv6") };
+        let (own, out, tap) = within(pod.path(), open)?.context("packet sockets")?;
+        let IpAddr::V4(addr) = own else { anyhow::bail!("{to} is reached over IPv6") };
         sockopt::set_buffers(out.as_fd(), BUFFER)?;
         sockopt::set_buffers(tap.as_fd(), BUFFER)?;
-        Ok(End {
-            addr,
-            to: SocketAddr::new(to, 0),
-            out,
-            tap,
-            sending: SendBatch::new(BATCH),
-            receiving: RecvBatch::new(BATCH),
-            buffers: vec![[0; SNAP]; BATCH],
-        })
+        let mut before = [0; BEFORE];
+        before[VNET_LEN..][..6].copy_from_slice(&next_hop(pod, to)?.0);
+        before[VNET_LEN + 6..][..6]
+            .copy_from_slice(&link(&pod.ip(&format!("-o link show {INTERFACE}"))?, "link/ether")?.0);
+        before[VNET_LEN + 12..].copy_from_slice(&IPV4.to_be_bytes());
+        Ok(End { addr, out, tap, before, receiving: RecvBatch::new(BATCH), buffers: vec![[0; SNAP]; BATCH] })
     }
 
     /// The pod's own address.
@@ -102,27 +109,72 @@ impl End {
         Ok(count)
     }
 
-    /// Sends `packets`, in order. One that the kernel has no room for is gone, as on a wire.
+    /// Sends `packets`, in order, with their headers' checksums. One that the kernel has no room for is gone, as on a wire.
     ///
     /// # Errors
     /// What the kernel says, other than that.
     pub fn send<P: AsRef<[u8]>>(&mut self, packets: &[P]) -> io::Result<()> {
         for some in packets.chunks(BATCH) {
-            let parts: Vec<[IoSlice<'_>; 1]> = some.iter().map(|p| [IoSlice::new(p.as_ref())]).collect();
-            let mut rest = &parts[..];
+            let mut headers: Vec<[u8; IP]> = some.iter().map(|packet| summed(packet.as_ref())).collect();
+            let parts: Vec<[IoSlice<'_>; 3]> = some
+                .iter()
+                .zip(&mut headers)
+                .map(|(packet, header)| {
+                    let rest = packet.as_ref().get(IP..).unwrap_or_default();
+                    [IoSlice::new(&self.before), IoSlice::new(header), IoSlice::new(rest)]
+                })
+                .collect();
+            let mut nothing: Vec<_> = parts.iter().map(|_| SendAncillaryBuffer::default()).collect();
+            let mut messages: Vec<MMsgHdr<'_>> =
+                parts.iter().zip(&mut nothing).map(|(parts, none)| MMsgHdr::new(parts, none)).collect();
+            let mut rest = &mut messages[..];
             while !rest.is_empty() {
-                let messages = rest.iter().map(|parts| Message { dst: &self.to, parts, segment: 0 });
-                let taken = match self.sending.send(self.out.as_fd(), messages) {
+                let taken = match sendmmsg(&self.out, rest, SendFlags::DONTWAIT) {
                     Ok(taken) => taken,
-                    Err(err) if err.kind() == io::ErrorKind::WouldBlock => 1,
-                    Err(err) if err.raw_os_error() == Some(crate::datagrams::NO_BUFFERS) => 1,
-                    Err(err) => return Err(err),
+                    Err(rustix::io::Errno::AGAIN | rustix::io::Errno::NOBUFS) => 1,
+                    Err(err) => return Err(err.into()),
                 };
-                rest = &rest[taken.min(rest.len())..];
+                let sent = taken.min(rest.len());
+                rest = &mut std::mem::take(&mut rest)[sent..];
             }
         }
         Ok(())
     }
+}
+
+/// Bytes of an IPv4 header without options.
+const IP: usize = 20;
+
+/// A packet's header with its checksum.
+fn summed(packet: &[u8]) -> [u8; IP] {
+    let mut header = [0; IP];
+    let there = packet.len().min(IP);
+    header[..there].copy_from_slice(&packet[..there]);
+    let checksum = sum(&header).finish();
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
+    header
+}
+
+/// The MAC address that packets from `pod` to `to` have as their destination.
+fn next_hop(pod: &Netns, to: IpAddr) -> Result<Mac> {
+    let route = pod.ip(&format!("route get {to}"))?;
+    let mut words = route.split_whitespace();
+    let hop = words.by_ref().find(|word| *word == "via").and_then(|_| words.next()).map(str::to_owned);
+    let hop = hop.unwrap_or_else(|| to.to_string());
+    let deadline = Instant::now() + RESOLVED;
+    loop {
+        let found = link(&pod.ip(&format!("neigh show {hop} dev {INTERFACE}"))?, "lladdr");
+        if found.is_ok() || Instant::now() > deadline {
+            return found.with_context(|| format!("{}: next hop {hop}", pod.name()));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The MAC address behind `word` in what `ip` printed.
+fn link(text: &str, word: &str) -> Result<Mac> {
+    let after = text.split_whitespace().skip_while(|w| *w != word).nth(1).context("no MAC address")?;
+    Ok(after.parse()?)
 }
 
 /// The pods' own stacks do not see packets from or to some ports while this lives: they would answer with resets or errors.
