@@ -34,11 +34,15 @@ impl<M: Deref<Target = [AtomicU64]>> Table<M> {
         near.0.buckets.map(|bucket| self.tags(bucket).0)
     }
 
-    /// The entry that a lookup reads next, if the tags name one: the first, which nearly always is the flow's.
+    /// The entry that is read next: the first that the tags name, which nearly always is the flow's; where they name none,
+    /// the one that the flow would get.
     #[inline]
     pub fn near_entry(&self, near: Near) -> Option<&EntryWords> {
-        let ways = self.likely(near.0);
-        (ways != 0).then(|| self.entry(near.0.entry(ways.trailing_zeros())))?.map(|entry| entry.0)
+        let way = match self.likely(near.0) {
+            0 => self.vacant(near.0).next()?,
+            ways => near.0.entry(ways.trailing_zeros()),
+        };
+        self.entry(way).map(|entry| entry.0)
     }
 
     /// The entry of a remembered flow.
@@ -70,5 +74,18 @@ mod tests {
         }
         // Now and then another flow with the same tag stands before it.
         assert!(hits >= flows - 2, "{hits} of {flows}");
+    }
+
+    #[test]
+    fn a_new_flow_gets_the_entry_that_was_fetched_for_it() {
+        let table = table(4000);
+        for n in 0..500 {
+            let t = udp(n, n + 1, 5000, 53);
+            let near = table.near(&t);
+            let named = table.likely(near.0) != 0;
+            let fetched = table.near_entry(near).unwrap();
+            let slot = table.open_flow(&t, Transport::Other, &opening(1), at(0)).unwrap().found.slot;
+            assert!(named || std::ptr::eq(fetched, table.slot_entry(slot).unwrap()), "{n}");
+        }
     }
 }

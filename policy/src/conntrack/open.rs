@@ -222,27 +222,33 @@ impl<M: Deref<Target = [AtomicU64]>> Table<M> {
     /// A claimed entry in the emptier of the two buckets, evicting if need be; `None` when all are taken for good.
     fn claim(&self, home: Home, now: Tick) -> Option<(u32, Control)> {
         for _ in 0..ATTEMPTS {
-            let mut free = home.buckets.map(|bucket| (bucket, self.tags(bucket).matches(0)));
-            if free[1].1.count_ones() > free[0].1.count_ones() {
-                free.swap(0, 1);
-            }
-            for (bucket, mut ways) in free {
-                while ways != 0 {
-                    let index = bucket * WAYS as u32 + ways.trailing_zeros();
-                    ways &= ways - 1;
-                    let entry = self.entry(index)?;
-                    let control = entry.control();
-                    if control.is_free()
-                        && let Some(claimed) = entry.claim(control)
-                    {
-                        return Some((index, claimed));
-                    }
+            for index in self.vacant(home) {
+                let entry = self.entry(index)?;
+                let control = entry.control();
+                if control.is_free()
+                    && let Some(claimed) = entry.claim(control)
+                {
+                    return Some((index, claimed));
                 }
             }
             let (index, control) = self.victim(home, now)?;
             self.remove(index, control);
         }
         None
+    }
+
+    /// The entries that may be free, those of the emptier bucket first.
+    #[inline]
+    pub(super) fn vacant(&self, home: Home) -> impl Iterator<Item = u32> + use<M> {
+        let mut free = home.buckets.map(|bucket| (bucket, self.tags(bucket).matches(0)));
+        if free[1].1.count_ones() > free[0].1.count_ones() {
+            free.swap(0, 1);
+        }
+        free.into_iter().flat_map(|(bucket, ways)| {
+            (0..WAYS as u32)
+                .filter(move |way| ways & 1 << way != 0)
+                .map(move |way| bucket * WAYS as u32 + way)
+        })
     }
 
     /// The entry to give up in a full pair of buckets.

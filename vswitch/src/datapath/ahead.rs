@@ -6,7 +6,7 @@
 
 use policy::conntrack::{Near, Tuple};
 
-use super::{Core, Looked};
+use super::{Core, Sight};
 use crate::sys::prefetch::prefetch;
 
 /// Fewer packets than this have nothing to gain from each other.
@@ -15,7 +15,7 @@ const LEAST: usize = 4;
 impl Core {
     /// Fetches what [`decide`](Core::decide) will look at for these packets.
     #[inline]
-    pub(super) fn fetch_ahead(&self, packets: &mut [Looked]) {
+    pub(super) fn fetch_ahead(&self, packets: &mut [Sight]) {
         if packets.len() < LEAST {
             return;
         }
@@ -46,7 +46,7 @@ impl Core {
         }
     }
 
-    fn near(&self, packet: &Looked) -> Near {
+    fn near(&self, packet: &Sight) -> Near {
         let near = self.conntrack.near(&Tuple::from(&packet.key));
         self.conntrack.near_tags(near).into_iter().for_each(prefetch);
         near

@@ -44,7 +44,6 @@ use crate::snapshot::{GATEWAY_MAC, Peer, Port, PortKind, Snapshot};
 use crate::uplink::UplinkTx;
 
 pub use track::Remembered;
-use track::Sought;
 pub(crate) use track::{asked, asked_of, opened_by};
 
 /// How a worker's data path is made: how large its tables are, and by which fast ways it goes.
@@ -107,8 +106,10 @@ struct Core {
     boot: Duration,
     hash: HashKey,
     split: Segmenter,
-    /// A burst's packets between being looked at and being decided about.
-    looked: Vec<Looked>,
+    /// A burst's packets between being looked at and being decided about: their frames, which a batch from a peer has
+    /// itself, and what their headers say.
+    looked: Vec<Frame>,
+    seen: Vec<Sight>,
     staged: Vec<Staged>,
     /// Small packets leave together.
     trains: bool,
@@ -141,9 +142,10 @@ enum Seen {
     Drop(DropReason),
 }
 
-/// A frame of a port that may be routed, and what its headers say.
-struct Looked {
-    frame: Frame,
+/// What the headers of a packet say that may be routed.
+struct Sight {
+    /// Which packet of its batch it is.
+    at: usize,
     p: Parsed,
     key: FlowKey,
     hash: u64,
@@ -210,6 +212,7 @@ impl Datapath {
                 hash: HashKey::new(seed[0], seed[1]),
                 split: Segmenter::new(),
                 looked: Vec::with_capacity(encap::BURST),
+                seen: Vec::with_capacity(encap::BURST),
                 staged: Vec::with_capacity(encap::BURST * 2),
                 trains: options.trains,
                 slices: options.slices,
@@ -264,13 +267,19 @@ impl Datapath {
         up: &mut dyn UplinkTx,
         now_ms: u64,
     ) {
-        let mut looked = std::mem::take(&mut self.core.looked);
-        looked.extend(burst.drain(..).filter_map(|frame| self.core.look(port, frame)));
-        self.core.fetch_ahead(&mut looked);
-        for packet in looked.drain(..) {
-            self.core.port_packet(snap, port, packet, now_ms);
+        let (mut looked, mut seen) =
+            (std::mem::take(&mut self.core.looked), std::mem::take(&mut self.core.seen));
+        for frame in burst.drain(..) {
+            if let Some((frame, sight)) = self.core.look(port, frame, looked.len()) {
+                looked.push(frame);
+                seen.push(sight);
+            }
         }
-        self.core.looked = looked;
+        self.core.fetch_ahead(&mut seen);
+        for (frame, sight) in looked.drain(..).zip(seen.drain(..)) {
+            self.core.port_packet(snap, port, frame, &sight, now_ms);
+        }
+        (self.core.looked, self.core.seen) = (looked, seen);
         self.core.flush(snap, up, now_ms);
     }
 }
@@ -282,7 +291,7 @@ impl Core {
 
     /// Takes a frame in. None = it was answered or dropped.
     #[inline]
-    fn look(&mut self, port: &Port, mut frame: Frame) -> Option<Looked> {
+    fn look(&mut self, port: &Port, mut frame: Frame, at: usize) -> Option<(Frame, Sight)> {
         let stats = self.stats(port);
         self.counters.received.incr();
         stats.rx_packets.incr();
@@ -300,22 +309,27 @@ impl Core {
         };
         self.carried.packets += 1;
         self.carried.acks += u64::from(is_bare_ack(&p));
-        let key = pipeline::flow_key(Ingress::Port(port), &p);
-        let hash = key.hash(&self.hash);
-        Some(Looked { frame, p, key, hash, near: None })
+        let sight = self.sight(Ingress::Port(port), p, at);
+        Some((frame, sight))
     }
 
-    fn port_packet(&mut self, snap: &Snapshot, port: &Port, packet: Looked, now_ms: u64) {
-        let Looked { mut frame, p, key, hash, near } = packet;
-        let (len, vnet) = (frame.len(), frame.vnet);
-        let sought = Sought { key: &key, hash, near };
-        let action = self.decide(snap, Ingress::Port(port), &p, sought, frame.data(), (len, 1), now_ms);
-        let pkt = Packet { p: &p, vnet, len, count: 1, hash };
+    /// What these headers say about the packet at this place of its batch.
+    #[inline]
+    fn sight(&self, from: Ingress<'_>, p: Parsed, at: usize) -> Sight {
+        let key = pipeline::flow_key(from, &p);
+        let hash = key.hash(&self.hash);
+        Sight { at, p, key, hash, near: None }
+    }
+
+    fn port_packet(&mut self, snap: &Snapshot, port: &Port, mut frame: Frame, sight: &Sight, now_ms: u64) {
+        let (len, vnet, p) = (frame.len(), frame.vnet, &sight.p);
+        let action = self.decide(snap, Ingress::Port(port), sight, frame.data(), (len, 1), now_ms);
+        let pkt = Packet { p, vnet, len, count: 1, hash: sight.hash };
         match action {
             Action::Port(id) => match snap.port(id) {
                 Some(to) => match self.forwardable(&pkt, frame.data(), to.mtu) {
                     Ok(()) => {
-                        rewrite(frame.data_mut(), to, &p);
+                        rewrite(frame.data_mut(), to, p);
                         self.deliver(to, &pkt, frame.data(), &[], &[]);
                         self.pool.give(frame);
                     }
@@ -324,17 +338,15 @@ impl Core {
                 None => self.drop_frame(port, frame, DropReason::PortDown),
             },
             Action::Peer(i) => match snap.peers.get(i as usize).and_then(|p| Some((p, p.tunnel?))) {
-                Some((peer, tunnel)) => {
-                    match self.forwardable(&pkt, frame.data(), path_mtu(snap, peer, &p)) {
-                        Ok(()) => {
-                            encap::rewrite::set_macs(frame.data_mut(), peer.vtep_mac, snap.node.vtep_mac);
-                            encap::rewrite::dec_ttl(frame.data_mut(), &p);
-                            let hash = self.between(&p);
-                            self.stage(Staged { frame, peer: i, tunnel, hash, dst: p.dst, made: false });
-                        }
-                        Err(reason) => self.refuse(port, frame, &pkt, reason, peer.mtu, now_ms),
+                Some((peer, tunnel)) => match self.forwardable(&pkt, frame.data(), path_mtu(snap, peer, p)) {
+                    Ok(()) => {
+                        encap::rewrite::set_macs(frame.data_mut(), peer.vtep_mac, snap.node.vtep_mac);
+                        encap::rewrite::dec_ttl(frame.data_mut(), p);
+                        let hash = self.between(p);
+                        self.stage(Staged { frame, peer: i, tunnel, hash, dst: p.dst, made: false });
                     }
-                }
+                    Err(reason) => self.refuse(port, frame, &pkt, reason, peer.mtu, now_ms),
+                },
                 None => self.drop_frame(port, frame, DropReason::NoRoute),
             },
             Action::Gateway => self.gateway(port, frame, &pkt),

@@ -16,7 +16,7 @@ use policy::conntrack::{MTU_FLOOR_V4, MTU_FLOOR_V6, Tuple};
 use policy::model::{self, Packet as Asked};
 use policy::{By, Decision, FlowKey, PEER_BIT};
 
-use super::Core;
+use super::{Core, Sight};
 use crate::conntrack;
 use crate::counters::DropReason;
 use crate::fib::NextHop;
@@ -35,15 +35,6 @@ pub struct Remembered {
     pub guarded: bool,
 }
 
-/// What a packet's flow is looked up by.
-pub(super) struct Sought<'a> {
-    pub(super) key: &'a FlowKey,
-    /// The key's.
-    pub(super) hash: u64,
-    /// Where the connection table would have it, if that was asked.
-    pub(super) near: Option<Near>,
-}
-
 /// A decision, and whether it may be remembered.
 struct Verdict {
     remembered: Remembered,
@@ -52,13 +43,11 @@ struct Verdict {
 
 impl Core {
     /// The action for a packet whose headers are in `head`. `count` packets of the wire, together `len` bytes, are in it.
-    #[allow(clippy::too_many_arguments)] // all of it is the packet
     pub(super) fn decide(
         &mut self,
         snap: &Snapshot,
         from: Ingress<'_>,
-        p: &Parsed,
-        Sought { key, hash, near }: Sought<'_>,
+        Sight { p, key, hash, near, .. }: &Sight,
         head: &[u8],
         (len, count): (usize, u64),
         now_ms: u64,
@@ -68,7 +57,7 @@ impl Core {
             return self.icmp_error(snap, from, p, head, now);
         }
         let transport = transport(p);
-        let remembered = match self.flows.get(key, hash, snap.epoch) {
+        let remembered = match self.flows.get(key, *hash, snap.epoch) {
             Some(flow) => match step(&self.conntrack, key, &flow.action, transport, now) {
                 Some(action) => {
                     self.counters.flow_hits.add(count);
@@ -85,9 +74,9 @@ impl Core {
             Some(r) => r,
             None => {
                 self.counters.flow_misses.add(count);
-                let verdict = self.verdict(snap, from, p, (key, near), transport, now);
+                let verdict = self.verdict(snap, from, p, (key, *near), transport, now);
                 if verdict.lasting
-                    && let Some(flow) = self.flows.put(*key, hash, snap.epoch, verdict.remembered, now_ms)
+                    && let Some(flow) = self.flows.put(*key, *hash, snap.epoch, verdict.remembered, now_ms)
                 {
                     flow.packets += count;
                     flow.bytes += len as u64;

@@ -10,14 +10,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use encap::ipip::IpipError;
 use encap::slice;
 use encap::udp::UdpError;
-use encap::{Form, Frame, Mac, VnetHdr};
-
+use encap::{Form, Frame, Mac, Parsed, VnetHdr};
 use policy::FlowKey;
 
-use super::{Datapath, Packet, Sought, rewrite};
+use super::{Datapath, Packet, Sight, rewrite};
 use crate::counters::DropReason;
 use crate::events::ELSEWHERE;
-use crate::pipeline::{self, Action, Ingress, ethertype, flow_key};
+use crate::pipeline::{self, Action, Ingress, ethertype};
 use crate::snapshot::{Peer, Snapshot};
 use crate::uplink::{RecvMeta, UplinkTx};
 
@@ -81,10 +80,22 @@ impl Datapath {
                 self.core.events.dropped(reason, || unread);
             }
         }
-        for i in 0..self.merge.len() {
-            let merged = self.merge.packet(i);
-            self.core.peer_packet(snap, index, merged, bufs, now_ms);
+        let mut seen = std::mem::take(&mut self.core.seen);
+        // As many at a time as a burst of a port has: what is fetched ahead must still be near when it is used.
+        for first in (0..self.merge.len()).step_by(encap::BURST) {
+            for i in first..self.merge.len().min(first + encap::BURST) {
+                match self.core.look_at_peers(index, &self.merge.packet(i), bufs, i) {
+                    Ok(sight) => seen.push(sight),
+                    Err((reason, n)) => self.core.counters.dropped(reason, n),
+                }
+            }
+            self.core.fetch_ahead(&mut seen);
+            for sight in seen.drain(..) {
+                let merged = self.merge.packet(sight.at);
+                self.core.peer_packet(snap, index, merged, &sight, bufs, now_ms);
+            }
         }
+        self.core.seen = seen;
     }
 
     /// Offers the inner frames of one buffer of VXLAN datagrams.
@@ -213,44 +224,40 @@ impl Datapath {
 }
 
 impl super::Core {
-    /// One packet from a peer, merged or not, to its end.
+    /// Takes a packet of a peer in, merged or not; or why not, and how many packets of the wire that concerns.
+    #[inline]
+    fn look_at_peers(
+        &self,
+        peer: u32,
+        merged: &encap::GroPacket<'_>,
+        bufs: &[Frame],
+        at: usize,
+    ) -> Result<Sight, (DropReason, u64)> {
+        match inspect(merged.head.bytes(bufs), merged.total_len, merged.vnet) {
+            Ok(p) => Ok(self.sight(Ingress::Peer(peer), p, at)),
+            Err(reason) => Err((reason, u64::from(merged.count))),
+        }
+    }
+
+    /// One packet from a peer to its end.
     fn peer_packet(
         &mut self,
         snap: &Snapshot,
         peer: u32,
         merged: encap::GroPacket<'_>,
+        sight: &Sight,
         bufs: &mut [Frame],
         now_ms: u64,
     ) {
         let encap::GroPacket { mut head, tail, total_len: mut len, vnet, count, .. } = merged;
-        let count = u64::from(count);
-        if vnet != VnetHdr::default() && vnet.check(len).is_err() {
-            return self.counters.dropped(DropReason::BadOffload, count);
-        }
-        let p = match encap::parse::parse(head.bytes(bufs), len, vnet.is_gso()) {
-            Ok(p) => p,
-            Err(e) => return self.counters.dropped(pipeline::parse_drop(e), count),
-        };
-        if p.vlan {
-            return self.counters.dropped(DropReason::Vlan, count);
-        }
-        if p.ethertype != ethertype::IPV4 && p.ethertype != ethertype::IPV6 {
-            return self.counters.dropped(DropReason::UnknownEtherType, count);
-        }
+        let (count, p) = (u64::from(count), &sight.p);
         // What follows the packet is padding: it is not delivered.
         if let encap::GroHead::InPlace(span) = &mut head {
             span.len = span.len.min(u32::from(p.l3) + p.ip_len);
             len = span.len as usize;
         }
-        if vnet != VnetHdr::default() && (vnet.check(len).is_err() || vnet.agrees(&p).is_err()) {
-            return self.counters.dropped(DropReason::BadOffload, count);
-        }
-        let key = flow_key(Ingress::Peer(peer), &p);
-        let hash = key.hash(&self.hash);
-        let sought = Sought { key: &key, hash, near: None };
-        let action =
-            self.decide(snap, Ingress::Peer(peer), &p, sought, head.bytes(bufs), (len, count), now_ms);
-        let pkt = Packet { p: &p, vnet, len, count, hash };
+        let action = self.decide(snap, Ingress::Peer(peer), sight, head.bytes(bufs), (len, count), now_ms);
+        let pkt = Packet { p, vnet, len, count, hash: sight.hash };
         if let Some(from) = snap.peers.get(peer as usize) {
             let stats = &from.stats[self.index];
             stats.rx_packets.add(count);
@@ -261,7 +268,7 @@ impl super::Core {
             Action::Port(id) => match snap.port(id) {
                 Some(to) => match self.forwardable(&pkt, head.bytes(bufs), to.mtu) {
                     Ok(()) => {
-                        rewrite(head.bytes_mut(bufs), to, &p);
+                        rewrite(head.bytes_mut(bufs), to, p);
                         return self.deliver(to, &pkt, head.bytes(bufs), tail, bufs);
                     }
                     Err(reason) => {
@@ -279,8 +286,30 @@ impl super::Core {
             }
         };
         self.counters.dropped(reason, count);
-        self.events.dropped(reason, || flow_key(Ingress::Peer(peer), &p));
+        self.events.dropped(reason, || sight.key);
     }
+}
+
+/// What every packet of a peer must satisfy, `len` bytes of which `head` is the start.
+#[inline]
+fn inspect(head: &[u8], len: usize, vnet: VnetHdr) -> Result<Parsed, DropReason> {
+    let wrong = |len| vnet != VnetHdr::default() && vnet.check(len).is_err();
+    if wrong(len) {
+        return Err(DropReason::BadOffload);
+    }
+    let p = encap::parse::parse(head, len, vnet.is_gso()).map_err(pipeline::parse_drop)?;
+    if p.vlan {
+        return Err(DropReason::Vlan);
+    }
+    if p.ethertype != ethertype::IPV4 && p.ethertype != ethertype::IPV6 {
+        return Err(DropReason::UnknownEtherType);
+    }
+    // No checksum may claim to lie in the padding.
+    let len = len.min(usize::from(p.l3) + p.ip_len as usize);
+    if vnet != VnetHdr::default() && (wrong(len) || vnet.agrees(&p).is_err()) {
+        return Err(DropReason::BadOffload);
+    }
+    Ok(p)
 }
 
 /// Is this inner frame for this node's VTEP?
