@@ -28,6 +28,10 @@ pub const PROTOCOL_AT: u32 = 9;
 const SNAP: usize = 64;
 /// `ETH_P_IP`.
 const IPV4: u16 = 0x0800;
+/// `ETH_P_ALL`: seen before anything may drop it.
+const EVERY: u16 = 3;
+const SOL_PACKET: i32 = 263;
+const PACKET_IGNORE_OUTGOING: i32 = 23;
 /// A pod's interface.
 const INTERFACE: &str = "eth0";
 /// Bytes before the packet: no virtio header's worth of offloads, and an Ethernet header.
@@ -42,6 +46,8 @@ pub struct End {
     tap: Socket,
     /// What stands before each packet.
     before: [u8; BEFORE],
+    /// What is being sent.
+    frames: Vec<u8>,
     receiving: RecvBatch,
     buffers: Vec<[u8; SNAP]>,
 }
@@ -58,8 +64,10 @@ impl End {
             asking.send_to(&[], (to, 9))?;
             asking.connect((to, 9))?;
             let out = PacketSocket::sender(rustix::net::netdevice::name_to_index(&asking, INTERFACE)?)?;
-            let protocol = Protocol::from(i32::from(IPV4.to_be()));
+            let protocol = Protocol::from(i32::from(EVERY.to_be()));
             let tap = Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol))?;
+            // Before the filter: that one would have to tell what leaves from what comes.
+            sockopt::set_int(tap.as_fd(), SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)?;
             tap.attach_filter(filter)?;
             Ok((asking.local_addr()?.ip(), out, tap))
         };
@@ -72,7 +80,15 @@ impl End {
         before[VNET_LEN + 6..][..6]
             .copy_from_slice(&link(&pod.ip(&format!("-o link show {INTERFACE}"))?, "link/ether")?.0);
         before[VNET_LEN + 12..].copy_from_slice(&IPV4.to_be_bytes());
-        Ok(End { addr, out, tap, before, receiving: RecvBatch::new(BATCH), buffers: vec![[0; SNAP]; BATCH] })
+        Ok(End {
+            addr,
+            out,
+            tap,
+            before,
+            frames: Vec::new(),
+            receiving: RecvBatch::new(BATCH),
+            buffers: vec![[0; SNAP]; BATCH],
+        })
     }
 
     /// The pod's own address.
@@ -115,18 +131,25 @@ impl End {
     /// What the kernel says, other than that.
     pub fn send<P: AsRef<[u8]>>(&mut self, packets: &[P]) -> io::Result<()> {
         for some in packets.chunks(BATCH) {
-            let mut headers: Vec<[u8; IP]> = some.iter().map(|packet| summed(packet.as_ref())).collect();
-            let parts: Vec<[IoSlice<'_>; 3]> = some
+            self.frames.clear();
+            for packet in some {
+                let packet = packet.as_ref();
+                self.frames.extend_from_slice(&self.before);
+                self.frames.extend_from_slice(&summed(packet));
+                self.frames.extend_from_slice(packet.get(IP..).unwrap_or_default());
+            }
+            let mut rest = &self.frames[..];
+            let pieces: Vec<[IoSlice<'_>; 1]> = some
                 .iter()
-                .zip(&mut headers)
-                .map(|(packet, header)| {
-                    let rest = packet.as_ref().get(IP..).unwrap_or_default();
-                    [IoSlice::new(&self.before), IoSlice::new(header), IoSlice::new(rest)]
+                .map(|packet| {
+                    let frame;
+                    (frame, rest) = rest.split_at(BEFORE + packet.as_ref().len().max(IP));
+                    [IoSlice::new(frame)]
                 })
                 .collect();
-            let mut nothing: Vec<_> = parts.iter().map(|_| SendAncillaryBuffer::default()).collect();
+            let mut nothing: Vec<_> = pieces.iter().map(|_| SendAncillaryBuffer::default()).collect();
             let mut messages: Vec<MMsgHdr<'_>> =
-                parts.iter().zip(&mut nothing).map(|(parts, none)| MMsgHdr::new(parts, none)).collect();
+                pieces.iter().zip(&mut nothing).map(|(piece, none)| MMsgHdr::new(piece, none)).collect();
             let mut rest = &mut messages[..];
             while !rest.is_empty() {
                 let taken = match sendmmsg(&self.out, rest, SendFlags::DONTWAIT) {
@@ -178,34 +201,48 @@ fn link(text: &str, word: &str) -> Result<Mac> {
 }
 
 /// The pods' own stacks do not see packets from or to some ports while this lives: they would answer with resets or errors.
-/// What [`End`] reads is read before.
+/// What [`End`] reads is read before. Dropped by a classifier at the interface, the first place where a packet can be.
 #[derive(Debug)]
 pub struct Deaf<'a> {
     pod: &'a Netns,
 }
 
 impl<'a> Deaf<'a> {
-    /// Makes `pod` deaf to TCP and UDP from and to `ports`.
+    /// Makes `pod` deaf to what comes over IPv4 from or to `ports`, of whatever protocol has them where TCP and UDP do.
     ///
     /// # Errors
-    /// Without nftables.
+    /// Without `tc`, or a kernel without its BPF classifier.
     pub fn to(pod: &'a Netns, ports: RangeInclusive<u16>) -> Result<Deaf<'a>> {
-        let ports = format!("{}-{}", ports.start(), ports.end());
-        pod.run_args(&[
-            "nft",
-            &format!(
-                "table ip deaf {{ chain in {{ type filter hook prerouting priority raw; th dport {ports} drop; \
-                 th sport {ports} drop; }}; }}"
-            ),
-        ])?;
-        Ok(Deaf { pod })
+        let program: Vec<String> = [
+            // The header's length in words of 32 bits; its Ethernet header is there too.
+            (0xb1, 0, 0, 14),
+            // Source port below the first, or above the last: look at the other one. Otherwise drop.
+            (0x48, 0, 0, 14),
+            (0x35, 0, 1, (*ports.start()).into()),
+            (0x25, 0, 4, (*ports.end()).into()),
+            (0x48, 0, 0, 16),
+            (0x35, 0, 1, (*ports.start()).into()),
+            (0x25, 0, 1, (*ports.end()).into()),
+            // As any other packet.
+            (0x06, 0, 0, u32::MAX),
+            // `TC_ACT_SHOT`
+            (0x06, 0, 0, 2),
+        ]
+        .map(|(code, jt, jf, k): (u16, u8, u8, u32)| format!("{code} {jt} {jf} {k}"))
+        .into();
+        let program = format!("{},{}", program.len(), program.join(","));
+        pod.run(&format!("tc qdisc add dev {INTERFACE} clsact"))?;
+        let deaf = Deaf { pod };
+        let filter = format!("tc filter add dev {INTERFACE} ingress protocol ip bpf direct-action bytecode");
+        pod.run_args(&filter.split(' ').chain([&program[..]]).collect::<Vec<_>>())?;
+        Ok(deaf)
     }
 }
 
 impl Drop for Deaf<'_> {
     fn drop(&mut self) {
         // It goes with the namespace at the latest.
-        let _ = self.pod.run("nft delete table ip deaf");
+        let _ = self.pod.run(&format!("tc qdisc del dev {INTERFACE} clsact"));
     }
 }
 

@@ -111,7 +111,10 @@ pub fn peer_cred(socket: impl AsFd) -> io::Result<PeerCred> {
 }
 
 /// Sets an option that is one `int`.
-pub(crate) fn set_int(
+///
+/// # Errors
+/// What `setsockopt` says.
+pub fn set_int(
     socket: BorrowedFd<'_>,
     level: libc::c_int,
     name: libc::c_int,
