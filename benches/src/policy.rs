@@ -6,6 +6,7 @@
 mod beds;
 mod curve;
 pub mod rates;
+mod ruleset;
 
 use std::fmt::Write as _;
 

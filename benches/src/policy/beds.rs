@@ -3,7 +3,6 @@
 //! Every rule names another source address and port, and the last one is the senders' own, so a list that is walked is walked
 //! to its end. As many rules again would say nothing else.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -12,42 +11,35 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use vswitch::lab::{Attached, Lab, Netns, NodePlan, Options, Programs, Stop, Wire};
 
+use super::ruleset::Form;
 use crate::cubic::Allowed;
 use crate::network::{Kernel, Network, Pair};
 use crate::process;
 
 /// Rules of one policy: what Calico's API takes, rounded.
-const OF_POLICY: usize = 1000;
+pub(super) const OF_POLICY: usize = 1000;
 /// How long a daemon may take to bring rules into force.
 const IN_FORCE: Duration = Duration::from_secs(60);
 
 /// Source address and port of rule `i`; nobody has them.
-fn stranger(i: usize) -> (Ipv4Addr, u16) {
+pub(super) fn stranger(i: usize) -> (Ipv4Addr, u16) {
     let low = u32::try_from(i).unwrap_or(0);
     (Ipv4Addr::from_bits(0x0b00_0001 + low), 1024 + (low % 60_000) as u16)
 }
 
 /// The range of the senders' addresses.
-fn senders() -> String {
+pub(super) fn senders() -> String {
     NodePlan { n: 1 }.pod_cidr()
 }
 
 /// A kernel network whose receiving node has this many rules before each of its pods.
-pub(super) fn iptables(cubic: &Allowed, rules: usize) -> Result<Kernel> {
+pub(super) fn iptables(cubic: &Allowed, rules: usize, form: Form) -> Result<Kernel> {
     let network = Kernel::nodes(Wire::Vxlan { checksum: false }, false)?;
-    let mut text = String::from("*filter\n:POLICY - [0:0]\n");
-    let _ = writeln!(text, "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT");
-    for pair in [network.pair(), network.beside()] {
-        let _ = writeln!(text, "-A FORWARD -d {} -j POLICY", pair.to);
-        pair.pin(cubic)?;
-    }
-    for (addr, port) in (1..rules).map(stranger) {
-        let _ = writeln!(text, "-A POLICY -s {addr}/32 -p tcp --dport {port} -j ACCEPT");
-    }
-    let _ = writeln!(text, "-A POLICY -s {} -p tcp -j ACCEPT\n-A POLICY -j DROP\nCOMMIT", senders());
+    let pods = [network.pair(), network.beside()];
+    pods.iter().try_for_each(|pair| pair.pin(cubic))?;
     let bed = network.bed();
     let path = bed.dir().join("rules");
-    fs::write(&path, text)?;
+    fs::write(&path, form.ruleset(pods.map(|pair| pair.to), rules))?;
     bed.nodes[1].run(&format!("iptables-restore {}", path.display()))?;
     Ok(network)
 }
