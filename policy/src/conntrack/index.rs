@@ -45,8 +45,8 @@ impl Home {
     /// The entry of a way of both buckets: those of the second follow those of the first.
     #[inline]
     pub(super) fn entry(&self, way: u32) -> u32 {
-        let [first, second] = self.buckets;
-        if way < WAYS as u32 { first * WAYS as u32 + way } else { second * WAYS as u32 + way - WAYS as u32 }
+        // Without a branch: one in two would be guessed wrong.
+        self.buckets[(way as usize / WAYS) % 2] * WAYS as u32 + way % WAYS as u32
     }
 }
 

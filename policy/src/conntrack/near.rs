@@ -12,9 +12,16 @@ use super::index::{Home, TAG_WORDS};
 use super::table::{Slot, Table};
 use super::tuple::Tuple;
 
-/// The two buckets in which a flow may stand.
+/// The two buckets in which a flow may stand, and which of their entries to look at first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Near(pub(super) Home);
+pub struct Near {
+    pub(super) home: Home,
+    /// [`ANY`] before anybody looked.
+    pub(super) first: u32,
+}
+
+/// No entry's index.
+const ANY: u32 = u32::MAX;
 
 /// The tags of a bucket, in memory.
 pub type TagWords = [AtomicU64; TAG_WORDS];
@@ -25,24 +32,30 @@ impl<M: Deref<Target = [AtomicU64]>> Table<M> {
     /// Where the flow of `tuple` would stand. Reads no memory of the table.
     #[inline]
     pub fn near(&self, tuple: &Tuple) -> Near {
-        Near(self.home(&tuple.key().0))
+        Near { home: self.home(&tuple.key().0), first: ANY }
     }
 
-    /// The tags that a lookup reads first.
+    /// The tags that [`point`](Self::point) reads.
     #[inline]
     pub fn near_tags(&self, near: Near) -> [&TagWords; 2] {
-        near.0.buckets.map(|bucket| self.tags(bucket).0)
+        near.home.buckets.map(|bucket| self.tags(bucket).0)
     }
 
-    /// The entry that is read next: the first that the tags name, which nearly always is the flow's; where they name none,
-    /// the one that the flow would get.
+    /// Reads the tags: the entry to look at first is the first that they name, which nearly always is the flow's; where they
+    /// name none, the one that the flow would get.
+    #[inline]
+    pub fn point(&self, near: Near) -> Near {
+        let first = match self.likely(near.home) {
+            0 => self.vacant(near.home).next().unwrap_or(ANY),
+            ways => near.home.entry(ways.trailing_zeros()),
+        };
+        Near { first, ..near }
+    }
+
+    /// The entry that is looked at first.
     #[inline]
     pub fn near_entry(&self, near: Near) -> Option<&EntryWords> {
-        let way = match self.likely(near.0) {
-            0 => self.vacant(near.0).next()?,
-            ways => near.0.entry(ways.trailing_zeros()),
-        };
-        self.entry(way).map(|entry| entry.0)
+        self.entry(near.first).map(|entry| entry.0)
     }
 
     /// The entry of a remembered flow.
@@ -69,7 +82,9 @@ mod tests {
             let near = table.near(&t);
             assert_eq!(table.near(&back(&t)), near, "both directions");
             assert!(table.near_tags(near).iter().any(|tags| tags.iter().any(|word| word.load(Relaxed) != 0)));
-            let (found, own) = (table.near_entry(near).unwrap(), table.slot_entry(slot).unwrap());
+            assert!(table.near_entry(near).is_none(), "nobody looked");
+            let pointed = table.point(near);
+            let (found, own) = (table.near_entry(pointed).unwrap(), table.slot_entry(slot).unwrap());
             hits += u32::from(std::ptr::eq(found, own));
         }
         // Now and then another flow with the same tag stands before it.
@@ -81,8 +96,8 @@ mod tests {
         let table = table(4000);
         for n in 0..500 {
             let t = udp(n, n + 1, 5000, 53);
-            let near = table.near(&t);
-            let named = table.likely(near.0) != 0;
+            let near = table.point(table.near(&t));
+            let named = table.likely(near.home) != 0;
             let fetched = table.near_entry(near).unwrap();
             let slot = table.open_flow(&t, Transport::Other, &opening(1), at(0)).unwrap().found.slot;
             assert!(named || std::ptr::eq(fetched, table.slot_entry(slot).unwrap()), "{n}");

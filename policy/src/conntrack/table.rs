@@ -124,7 +124,7 @@ impl<M: Deref<Target = [AtomicU64]>> Table<M> {
         self.track_near(self.near(tuple), tuple, transport, epoch, now)
     }
 
-    /// [`track`](Self::track) for a caller that has asked where the tuple's flow would stand.
+    /// [`track`](Self::track) for a caller that has asked where the tuple's flow would stand, and perhaps looked.
     #[inline]
     pub fn track_near(
         &self,
@@ -139,7 +139,8 @@ impl<M: Deref<Target = [AtomicU64]>> Table<M> {
             None => Tracked::Invalid,
         };
         let (key, from_b) = tuple.key();
-        let Some((slot, control)) = self.find(&key, near.0, now) else { return new() };
+        let pointed = self.live_at(near.first, &key, now);
+        let Some((slot, control)) = pointed.or_else(|| self.find(&key, near.home, now)) else { return new() };
         let found = found(slot, control, from_b);
         match self.packet(slot, found.direction, transport, now) {
             Step::Pass => Tracked::Known(found),
@@ -312,13 +313,21 @@ impl<M: Deref<Target = [AtomicU64]>> Table<M> {
         while ways != 0 {
             let index = home.entry(ways.trailing_zeros());
             ways &= ways - 1;
-            let Some(entry) = self.entry(index) else { continue };
-            let Some((control, identity)) = entry.identity() else { continue };
-            if identity.key == *key && !control.is_pending() && self.alive(entry, control, now).is_some() {
-                return Some((Slot { index, generation: control.generation() }, control));
+            let found = self.live_at(index, key, now);
+            if found.is_some() {
+                return found;
             }
         }
         None
+    }
+
+    /// The live flow in the entry at `index`, if it is that of `key`.
+    #[inline]
+    fn live_at(&self, index: u32, key: &Key, now: Tick) -> Option<(Slot, Control)> {
+        let entry = self.entry(index)?;
+        let (control, identity) = entry.identity()?;
+        let live = identity.key == *key && !control.is_pending() && self.alive(entry, control, now).is_some();
+        live.then(|| (Slot { index, generation: control.generation() }, control))
     }
 
     /// Changes the control word of a slot's entry to what `to` makes of it and of the state.
