@@ -69,8 +69,11 @@ impl<M: Deref<Target = [AtomicU64]>> Table<M> {
 mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
-    use super::super::Transport;
+    use proptest::prelude::*;
+
     use super::super::fixture::*;
+    use super::super::{Direction, OpenError, Tracked, Transport};
+    use super::*;
 
     #[test]
     fn a_flow_stands_where_it_is_looked_for() {
@@ -101,6 +104,71 @@ mod tests {
             let fetched = table.near_entry(near).unwrap();
             let slot = table.open_flow(&t, Transport::Other, &opening(1), at(0)).unwrap().found.slot;
             assert!(named || std::ptr::eq(fetched, table.slot_entry(slot).unwrap()), "{n}");
+        }
+    }
+
+    /// What happens to a flow.
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        /// Somebody looks where it stands, and uses that for all packets from then on.
+        Look,
+        /// A packet, with these TCP flags, and whether it goes back.
+        Packet(u8, bool),
+        /// So many seconds pass.
+        Wait(u32),
+        /// The table is swept.
+        Sweep,
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let some = prop::sample::select(vec![SYN, SYN | ACK, ACK, FIN | ACK, RST]);
+        prop_oneof![
+            3 => Just(Event::Look),
+            6 => (some, any::<bool>()).prop_map(|(flags, back)| Event::Packet(flags, back)),
+            1 => (1u32..400).prop_map(Event::Wait),
+            1 => Just(Event::Sweep),
+        ]
+    }
+
+    /// What a packet is, and what its opening came to, apart from where its flow stands.
+    type Outcome = (Tracked, Option<Result<Direction, OpenError>>);
+
+    fn packet(table: &Table<Memory>, near: Near, t: &Tuple, flags: u8, now: super::super::Tick) -> Outcome {
+        let transport = Transport::Tcp { flags };
+        let tracked = table.track_near(near, t, transport, EPOCH(1), now);
+        let opened = (tracked == Tracked::New)
+            .then(|| table.open_flow(t, transport, &opening(1), now).map(|opened| opened.found.direction));
+        (tracked, opened)
+    }
+
+    proptest! {
+        /// However old the look is, and whoever stands there by now: the same as without it.
+        #[test]
+        fn an_old_look_changes_nothing(events in prop::collection::vec((0u32..40, event()), 1..300)) {
+            // Few entries, so that flows follow each other in one.
+            let (looked, plain) = (table(20), table(20));
+            let mut places: std::collections::HashMap<u32, Near> = std::collections::HashMap::new();
+            let mut seconds = 0;
+            for (n, event) in events {
+                let t = tcp(n, n + 1, 5000, 80);
+                let now = at(seconds);
+                match event {
+                    Event::Look => {
+                        places.insert(n, looked.point(looked.near(&t)));
+                    }
+                    Event::Packet(flags, reply) => {
+                        let t = if reply { back(&t) } else { t };
+                        let near = places.get(&n).copied().unwrap_or_else(|| looked.near(&t));
+                        prop_assert_eq!(
+                            packet(&looked, near, &t, flags, now),
+                            packet(&plain, plain.near(&t), &t, flags, now)
+                        );
+                    }
+                    Event::Wait(more) => seconds += more,
+                    Event::Sweep => prop_assert_eq!(sweep_all(&looked, now), sweep_all(&plain, now)),
+                }
+            }
+            prop_assert_eq!(looked.len(), plain.len());
         }
     }
 }
