@@ -7,7 +7,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use encap::{Tunnel, VnetHdr};
-use vswitch::counters::DropReason;
+use vswitch::counters::{DropReason, Totals};
+use vswitch::datapath::DatapathOptions;
 use vswitch::pipeline::Ingress;
 use vswitch::port::mem::MemEnd;
 use vswitch::snapshot::GATEWAY_MAC;
@@ -45,7 +46,9 @@ struct Subject {
 
 impl Subject {
     fn new(seed: u64) -> (Self, Vec<Identity>) {
-        let mut node = Node::new(0, Tunnel::Vxlan { vni: 1 }, seed);
+        // A packet is a packet: joining several is tested elsewhere.
+        let options = DatapathOptions { flows: 4096, merge: false, ..DatapathOptions::default() };
+        let mut node = Node::sized(0, Tunnel::Vxlan { vni: 1 }, seed, 1 << 16, options);
         let (pods, ends): (Vec<_>, Vec<_>) = (0..PODS).map(|_| node.attach(0, true)).unzip();
         node.publish(0, 2);
         let ends = std::iter::once(node.host.clone()).chain(ends).collect();
@@ -79,6 +82,28 @@ impl Subject {
         // An error or an answer goes back where the frame came from.
         let answered = (self.node.counters().answered.get() > answered).then_some(Verdict::Gateway);
         dropped.or(answered).or(out.pop()).expect("something became of the frame")
+    }
+
+    /// What becomes of frames that come in together: what each port was sent, in order, and what was counted.
+    fn together(&mut self, from: From, frames: &[Vec<u8>], now_us: u64) -> (Vec<(usize, Vec<u8>)>, Totals) {
+        for frame in frames {
+            assert!(match from {
+                From::Port(port) => self.ends[port].send(VnetHdr::default(), frame),
+                From::Peer => self.node.wire.send((Ipv4Addr::from(PEER), 40_000).into(), &vxlan(frame), 0),
+            });
+        }
+        while self.node.turn(now_us) {}
+        let mut out = Vec::new();
+        for (port, end) in self.ends.iter().enumerate() {
+            while let Some(frame) = end.recv() {
+                out.push((port, frame.bytes.clone()));
+                end.recycle(frame);
+            }
+        }
+        while let Some(train) = self.node.wire.recv() {
+            self.node.wire.recycle(train);
+        }
+        (out, self.node.totals())
     }
 }
 
@@ -302,4 +327,63 @@ fn the_data_path_remembers_what_the_naive_node_decides() {
     {
         assert!(reasons.get(&reason).is_some_and(|n| *n > frames / 4000), "{reason:?}: {reasons:?}");
     }
+}
+
+/// A burst's flows are looked for together, before the first of its packets is decided about.
+#[test]
+fn a_burst_fares_as_its_packets_would_one_by_one() {
+    let (frames, seed) = (number("VSWITCH_FRAMES", 200_000), number("VSWITCH_SEED", 1));
+    let mut random = Random::new(seed);
+    let (mut passed, mut met) = (0, 0);
+    for _ in 0..frames.div_ceil(PER_WORLD) {
+        let mut inquiry = Inquiry::new(&mut random);
+        let mut sent = 0;
+        while sent < PER_WORLD {
+            let whole = 1 + random.below(64) as usize;
+            let mut burst: Vec<(From, Vec<u8>)> = Vec::new();
+            while burst.len() < whole {
+                let next = match random.below(8) {
+                    0 => inquiry.fragment(&mut random),
+                    1..4 if !burst.is_empty() => random.pick(&burst).clone(),
+                    _ => inquiry.packet(&mut random),
+                };
+                let fits = next.0 != From::Peer || next.1.len() < 1400;
+                if fits && burst.first().is_none_or(|first| first.0 == next.0) {
+                    burst.push(next);
+                }
+            }
+            sent += whole as u64;
+            let from = burst[0].0;
+            let frames: Vec<Vec<u8>> = burst.into_iter().map(|(_, frame)| frame).collect();
+            let [first, second] = &mut inquiry.subjects;
+            let (mut together, totals) = first.together(from, &frames, inquiry.now_us);
+            let mut apart = Vec::new();
+            for frame in &frames {
+                apart.extend(second.together(from, std::slice::from_ref(frame), inquiry.now_us).0);
+            }
+            passed += apart.len();
+            // Ports are independent of each other.
+            together.sort_by_key(|(port, _)| *port);
+            apart.sort_by_key(|(port, _)| *port);
+            let what = || format!("in the world of seed {}, from {from:?}: {frames:02x?}", inquiry.seed);
+            assert!(together == apart, "delivered otherwise {}", what());
+            let alone = second.node.totals();
+            assert_eq!(totals.drops, alone.drops, "{}", what());
+            assert_eq!(
+                [totals.to_pods, totals.to_host, totals.to_peers, totals.answered],
+                [alone.to_pods, alone.to_host, alone.to_peers, alone.answered],
+                "{}",
+                what()
+            );
+            let most = if random.below(20) == 0 { 61_000_000 } else { 20_000 };
+            inquiry.now_us += random.below(most);
+            if random.below(20) == 0 {
+                let mut world = inquiry.subjects[0].node.world().clone();
+                worlds::change(&mut random, &mut world);
+                inquiry.subjects.iter_mut().for_each(|subject| subject.node.set_world(world.clone()));
+            }
+        }
+        met += inquiry.subjects[0].node.totals().flow_hits;
+    }
+    assert!(passed as u64 > frames / 10 && met > frames / 12, "{passed} passed, {met} were remembered");
 }
