@@ -11,7 +11,7 @@ pub(super) enum Form {
     /// A rule of ours is a rule of theirs that accepts: as few as it can be done with.
     Shortest,
     /// As Calico's Felix writes it: a chain for each policy, for each rule one that marks what matches and one that returns
-    /// what is marked, ports by `multiport`. What Calico and Canal users have.
+    /// what is marked, ports by `multiport`. What Calico and Canal make of it in their iptables mode.
     Felix,
 }
 

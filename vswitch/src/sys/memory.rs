@@ -4,7 +4,7 @@
 //! other threads and another process may be at it. What is [`lend`] out belongs to one thread until the process ends.
 //! Never done here: knowing what the words mean.
 
-#![expect(unsafe_code, reason = "mmap, madvise and munmap take and give raw addresses")]
+#![expect(unsafe_code, reason = "mmap and munmap take and give raw addresses")]
 
 use std::io;
 use std::mem::size_of;
@@ -40,8 +40,7 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// Maps the first `words` words of `fd`, which may be closed afterwards. Asks for huge pages, which the kernel may
-    /// refuse.
+    /// Maps the first `words` words of `fd`, which may be closed afterwards.
     ///
     /// # Errors
     /// `InvalidInput` for no words; `InvalidData` for a file that is shorter, or whose size is not sealed; what
